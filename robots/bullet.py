@@ -1,0 +1,75 @@
+"""PyBullet without its chatter: one physics client per caller, with the solver settings that all worlds here share.
+
+Keeps nothing global, so that many clients live in one process. Knows no robot and no task.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from steer.errors import MissingExtraError
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Send what C code prints to standard output and error nowhere while the block runs.
+
+    C buffers its output when it is piped and would print it after ours, where a command promises a last line.
+    """
+    c_library = ctypes.CDLL(None)
+    c_library.fflush(None)
+    saved = [(number, os.dup(number)) for number in (1, 2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for number, _ in saved:
+            os.dup2(nowhere, number)
+        yield
+    finally:
+        c_library.fflush(None)
+        for number, copy in saved:
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(nowhere)
+
+
+try:
+    with quiet():
+        import pybullet
+        import pybullet_data
+        from pybullet_utils.bullet_client import BulletClient
+except ImportError as error:
+    raise MissingExtraError("pybullet", "sim", "the simulated arm") from error
+
+__all__ = ["BulletClient", "PHYSICS_HZ", "advance", "connect", "data_path", "pybullet", "quiet"]
+
+PHYSICS_HZ = 240.0
+SOLVER_ITERATIONS = 50
+GRAVITY_M_S2 = -9.81
+
+
+def connect() -> BulletClient:
+    """A new headless physics client; its `disconnect()` frees it.
+
+    `deterministicOverlappingPairs` makes the order of contacts, and so every episode, a function of its seed alone.
+    """
+    with quiet():
+        client = BulletClient(pybullet.DIRECT)
+    client.setGravity(0.0, 0.0, GRAVITY_M_S2)
+    client.setPhysicsEngineParameter(
+        fixedTimeStep=1.0 / PHYSICS_HZ, numSolverIterations=SOLVER_ITERATIONS, deterministicOverlappingPairs=1
+    )
+    return client
+
+
+def advance(client: BulletClient, duration_s: float) -> None:
+    """Step the physics for a whole number of its time steps."""
+    for _ in range(round(duration_s * PHYSICS_HZ)):
+        client.stepSimulation()
+
+
+def data_path(name: str) -> str:
+    """Absolute path of a model that pybullet_data brings."""
+    return os.path.join(pybullet_data.getDataPath(), name)

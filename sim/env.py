@@ -1,0 +1,195 @@
+"""`steer/PickPlace-v0`: the task as a gymnasium environment, deterministic from its seed, with exact save and restore.
+
+An episode ends with reward 1 at success (terminated), or after `horizon` ticks (truncated). Every other reward is 0.
+Owns a physics client of its own; close it. Does not know where actions come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, ClassVar, Final, SupportsFloat
+
+import gymnasium
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from robots.camera import FRONT, VIDEO, Camera, Photographer, Renderer, wrist
+from robots.panda_arm import HAND_LINK, PANDA_ACTION, RATE_HZ
+from sim.pick_place import INSTRUCTION, STATE_SPEC, Scene, draw_start, state, succeeded
+from sim.world import Snapshot, World
+from steer.errors import ConfigError, SpecError
+from steer.observation import ObservationSpec
+from steer.robot import RobotSpec
+from steer.spec import Array, ArraySpec
+
+ENV_ID: Final = "steer/PickPlace-v0"
+VIEWS: Final = ("front", "wrist")
+
+
+@dataclass
+class State:
+    """A moment of one environment, opaque, in memory. `release()` it, or use it as a context manager."""
+
+    _world: World
+    _snapshot: Snapshot
+    _goal_xy_m: Float[np.ndarray, "2"]
+    _tick: int
+    _ended: bool
+    _rng: Mapping[str, Any]
+    _released: bool = False
+
+    def release(self) -> None:
+        """Free the memory; releasing twice, or after the environment was closed, does nothing."""
+        if not self._released:
+            self._released = True
+            self._world.release(self._snapshot)
+
+    def __enter__(self) -> State:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.release()
+
+
+class PickPlace(gymnasium.Env[dict[str, Array], NDArray[np.float32]]):
+    """Put the cube on the disc.
+
+    images: views to add to the observation, of "front" and "wrist", uint8[image_size, image_size, 3] each.
+    goal_tolerance_m, cube_mass_kg, cube_friction: change them to shift the task away from its training data.
+    renderer: "cpu" (TinyRenderer), "gpu" (EGL), or "auto".
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": int(RATE_HZ)}
+
+    def __init__(
+        self,
+        *,
+        render_mode: str | None = None,
+        images: Sequence[str] = (),
+        image_size: int = 128,
+        render_size: int = 240,
+        horizon: int = 120,
+        goal_tolerance_m: float = 0.06,
+        cube_mass_kg: float = 0.05,
+        cube_friction: float = 1.0,
+        renderer: Renderer = "auto",
+    ) -> None:
+        unknown = [view for view in images if view not in VIEWS]
+        if unknown:
+            raise ConfigError(f"images names {unknown}, expected some of {list(VIEWS)}")
+        if horizon < 1:
+            raise ConfigError(f"horizon is {horizon} ticks, expected at least 1")
+        self.render_mode = render_mode
+        self._views = tuple(images)
+        self._image_size = image_size
+        self._render_size = render_size
+        self._horizon = horizon
+        self._tolerance_m = goal_tolerance_m
+        self._renderer: Renderer = renderer
+        self._photographer: Photographer | None = None
+        self._world = World(cube_mass_kg, cube_friction, goal_tolerance_m)
+        self._goal_xy_m = np.zeros(2)
+        self._tick = 0
+        self._ended = True
+        self.robot_spec = _robot_spec(self._views, image_size)
+        self.action_space = gymnasium.spaces.Box(PANDA_ACTION.low, PANDA_ACTION.high, dtype=np.float32)
+        self.observation_space = gymnasium.spaces.Dict(
+            {spec.name: _space(spec) for spec in self.robot_spec.observation.arrays}
+        )
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Start an episode; with the same seed, the same one bit for bit."""
+        super().reset(seed=seed)
+        start = draw_start(self.np_random)
+        self._world.reset(start, self.np_random)
+        self._goal_xy_m = start.goal_xy_m
+        self._tick = 0
+        self._ended = False
+        return self._observe(self._scene()), _info(success=False)
+
+    def step(
+        self, action: NDArray[np.float32]
+    ) -> tuple[dict[str, Array], SupportsFloat, bool, bool, dict[str, Any]]:
+        """One control tick (50 ms). Actions outside the bounds are clipped; `SpecError` if not finite or of a wrong shape."""
+        if self._ended:
+            raise gymnasium.error.ResetNeeded("the episode has ended or none has begun: call reset()")
+        self._world.tick(_sendable(action), self._world.arm.pose())
+        self._tick += 1
+        scene = self._scene()
+        success = succeeded(scene, self._tolerance_m)
+        truncated = self._tick >= self._horizon and not success
+        self._ended = success or truncated
+        return self._observe(scene), float(success), success, truncated, _info(success)
+
+    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]  # the base's RenderFrame is a bare TypeVar
+        """uint8[render_size, render_size, 3], a picture for people."""
+        if self.render_mode is None:
+            return None
+        return self._take(VIDEO, self._render_size)
+
+    def save(self) -> State:
+        """Keep this moment: physics, commanded target, goal, tick and random numbers. Costs milliseconds; `release` it."""
+        rng = self.np_random.bit_generator.state
+        return State(self._world, self._world.save(), self._goal_xy_m.copy(), self._tick, self._ended, rng)
+
+    def restore(self, state: State) -> dict[str, Array]:
+        """Return to a moment of this environment and observe it; what follows is bit-identical to the first time."""
+        if state._world is not self._world or state._released:
+            raise ConfigError("this state was released or saved by another environment: restore what this one saved")
+        self._world.restore(state._snapshot)
+        self._goal_xy_m = state._goal_xy_m.copy()
+        self._tick = state._tick
+        self._ended = state._ended
+        self.np_random.bit_generator.state = state._rng
+        return self._observe(self._scene())
+
+    def close(self) -> None:
+        """Free the physics client."""
+        self._world.close()
+
+    def _scene(self) -> Scene:
+        arm = self._world.arm
+        return Scene(arm.pose(), self._world.cube_pose(), self._goal_xy_m, arm.command.gripper)
+
+    def _observe(self, scene: Scene) -> dict[str, Array]:
+        observation: dict[str, Array] = {STATE_SPEC.name: state(scene)}
+        for view in self._views:
+            observation[view] = self._take(self._camera(view), self._image_size)
+        return observation
+
+    def _camera(self, view: str) -> Camera:
+        return FRONT if view == "front" else wrist(self._world.client, self._world.arm.body, HAND_LINK)
+
+    def _take(self, camera: Camera, size: int) -> NDArray[np.uint8]:
+        if self._photographer is None:
+            self._photographer = Photographer(self._world.client, self._renderer)
+        return self._photographer.take(camera, size, size)
+
+
+def _robot_spec(views: tuple[str, ...], image_size: int) -> RobotSpec:
+    images = tuple(ArraySpec(view, "uint8", (image_size, image_size, 3), low=0, high=255) for view in views)
+    return RobotSpec("panda-pick-place", PANDA_ACTION, ObservationSpec((STATE_SPEC, *images)), keep=("gripper",))
+
+
+def _space(spec: ArraySpec) -> gymnasium.spaces.Box:
+    low, high = (0, 255) if spec.dtype == "uint8" else (spec.low, spec.high)
+    return gymnasium.spaces.Box(low, high, spec.shape, np.dtype(spec.dtype).type)
+
+
+def _sendable(action: NDArray[np.float32]) -> Float[np.ndarray, "7"]:
+    """The action within bounds; `SpecError` for what cannot be sent."""
+    given = np.asarray(action, np.float32)
+    if given.shape != (PANDA_ACTION.size,):
+        raise SpecError(f"action: got shape {given.shape}, expected ({PANDA_ACTION.size},): {list(PANDA_ACTION.names)}")
+    clipped, _ = PANDA_ACTION.clip(given)
+    PANDA_ACTION.validate(clipped, "action")
+    return clipped
+
+
+def _info(success: bool) -> dict[str, Any]:
+    return {"success": success, "task": INSTRUCTION}
