@@ -1,0 +1,145 @@
+"""The registry: families of policies, critics and robots, found by entry points, so that a stranger's package adds one.
+
+    [project.entry-points."steer.policies"]   my_kind = "my_package:FAMILY"      a `Family`
+    [project.entry-points."steer.critics"]    likewise
+    [project.entry-points."steer.robots"]     my_arm = "my_package:create"       create(place, options) -> Robot
+
+Our own packages have everyday names (`policies`, `robots`), and a user's folder of that name would shadow them; the origin of
+what was imported is therefore checked against the distribution that declared it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from steer.critic import Critic
+from steer.errors import ConfigError, MissingExtraError
+from steer.model_name import ModelName
+from steer.policy import Policy
+from steer.robot import Robot
+
+POLICIES = "steer.policies"
+CRITICS = "steer.critics"
+ROBOTS = "steer.robots"
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """How a family is trained here.
+
+    config: a frozen dataclass whose defaults are the recipe; each field is documented, and becomes a flag.
+    objective: makes the `steer.training.objective.Objective` of a config and the data.
+    """
+
+    config: type[Any]
+    objective: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of model: how it is loaded and, if at all, trained."""
+
+    kind: str
+    summary: str
+    load: Callable[[ModelName], Any]
+    trainable: Trainable | None = None
+
+
+def policy(text: str) -> Policy:
+    """Load the policy called `text`, see `steer.model_name`."""
+    name = ModelName.parse(text)
+    loaded: Policy = family(POLICIES, name.kind).load(name)
+    return loaded
+
+
+def critic(text: str) -> Critic:
+    """Load the critic called `text`."""
+    name = ModelName.parse(text)
+    loaded: Critic = family(CRITICS, name.kind).load(name)
+    return loaded
+
+
+def robot(text: str) -> Robot:
+    """Make the robot called `text` (`panda`, `gym:steer/PickPlace-v0?seed=3`); it is not connected yet."""
+    name = ModelName.parse(text if ":" in text else f"{text}:")
+    create: Callable[[str, Mapping[str, str]], Robot] = _load(ROBOTS, name.kind)
+    return create(name.place, name.options)
+
+
+def kinds(group: str) -> tuple[str, ...]:
+    """Names registered in a group, sorted."""
+    return tuple(sorted(_entries(group)))
+
+
+def family(group: str, kind: str) -> Family:
+    """The family registered as `kind`."""
+    found = _load(group, kind)
+    if not isinstance(found, Family):
+        raise ConfigError(
+            f"entry point {kind!r} of {group} is a {type(found).__name__}, expected a steer.registry.Family"
+        )
+    return found
+
+
+@cache
+def _entries(group: str) -> Mapping[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=group)}
+
+
+@cache
+def _load(group: str, kind: str) -> Any:
+    entries = _entries(group)
+    if kind not in entries:
+        what = group.removeprefix("steer.")
+        raise ConfigError(
+            f"unknown kind {kind!r} of {what}: installed are {sorted(entries) or 'none'}; "
+            "write kind:place, and install the package that brings the kind"
+        )
+    entry = entries[kind]
+    try:
+        loaded = entry.load()
+    except ModuleNotFoundError as error:
+        _check_origin(entry)
+        raise MissingExtraError(str(error.name), _extra_for(str(error.name)), f"kind {kind!r}") from error
+    _check_origin(entry)
+    return loaded
+
+
+def _extra_for(package: str) -> str:
+    sim = {"pybullet", "pybullet_data", "gymnasium"}
+    return "sim" if package.partition(".")[0] in sim else "train"
+
+
+def _check_origin(entry: EntryPoint) -> None:
+    """Raise `ConfigError` when the entry point's module was imported from elsewhere than its distribution."""
+    module = sys.modules.get(entry.module.partition(".")[0])
+    if module is None or entry.dist is None:
+        return
+    places = [Path(place).resolve() for place in getattr(module, "__path__", [])] or [
+        Path(str(module.__file__)).resolve()
+    ]
+    root = _distribution_root(entry)
+    if not any(place.is_relative_to(root) for place in places):
+        raise ConfigError(
+            f"'{entry.module}' was imported from {places[0]}, but {entry.dist.name} lives in {root}: "
+            "a folder of yours has the name of one of our packages; rename it or start elsewhere"
+        )
+
+
+def _distribution_root(entry: EntryPoint) -> Path:
+    """Where the distribution's modules lie: site-packages, or the source folder of an editable install."""
+    assert entry.dist is not None
+    direct = entry.dist.read_text("direct_url.json")
+    if direct:
+        info = json.loads(direct)
+        if info.get("dir_info", {}).get("editable"):
+            return Path(unquote(urlparse(info["url"]).path)).resolve()
+    return Path(str(entry.dist.locate_file(""))).resolve()

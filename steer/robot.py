@@ -1,0 +1,87 @@
+"""`Robot`: acts. A simulated arm is one. `RobotSpec` is what both sides of the wire are checked against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from jaxtyping import Float
+
+from steer.action import ActionSpec
+from steer.errors import SpecError
+from steer.observation import ObservationSpec
+from steer.spec import Array
+
+
+@dataclass(frozen=True)
+class RobotSpec:
+    """What a robot says of itself.
+
+    hold: what standing still means: "zero" (a zero on every delta or velocity axis, the last command on `keep`),
+        "repeat" (send the last command again, for absolute commands).
+    keep: axes that keep their last command while holding (the gripper).
+    max_step: per axis, the largest change between consecutive commands in the axis's unit; empty: no limit.
+    """
+
+    name: str
+    action: ActionSpec
+    observation: ObservationSpec
+    hold: Literal["zero", "repeat"] = "zero"
+    keep: tuple[str, ...] = ()
+    max_step: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.keep if name not in self.action.names]
+        if unknown:
+            raise SpecError(f"robot {self.name!r}: keep names {unknown}, but the axes are {list(self.action.names)}")
+        if self.max_step and len(self.max_step) != self.action.size:
+            raise SpecError(
+                f"robot {self.name!r}: {len(self.max_step)} step limits for {self.action.size} axes: give one each"
+            )
+
+    def hold_action(self, last: Float[np.ndarray, " a"] | None) -> Float[np.ndarray, " a"]:
+        """The command that keeps the robot where it is; `last` is the last command sent, None before the first."""
+        zero = np.clip(np.zeros(self.action.size, np.float32), self.action.low, self.action.high)
+        if last is None:
+            return zero
+        if self.hold == "repeat":
+            return last
+        kept = np.array([name in self.keep for name in self.action.names])
+        return np.where(kept, last, zero).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One reading of the sensors: key -> array without a time axis, and the monotonic time of capture."""
+
+    arrays: Mapping[str, Array]
+    time_s: float
+
+
+class Robot(Protocol):
+    """Acts. `observe` never blocks; `send` returns what was really sent; every method may raise `RobotError`."""
+
+    @property
+    def spec(self) -> RobotSpec: ...
+
+    def connect(self) -> None: ...
+
+    def home(self) -> None:
+        """Bring the robot to the start of an episode; returns when it is there."""
+        ...
+
+    def observe(self) -> Frame:
+        """The latest frames, with their time."""
+        ...
+
+    def send(self, action: Float[np.ndarray, " a"]) -> Float[np.ndarray, " a"]:
+        """Command one step; returns what was sent after the driver's own limits."""
+        ...
+
+    def hold(self) -> None:
+        """Stand still now."""
+        ...
+
+    def close(self) -> None: ...
