@@ -6,6 +6,7 @@ A chunk is float32[H, A] in the robot's own units, un-normalised: H steps at `ra
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -67,11 +68,11 @@ class ActionSpec:
     def names(self) -> tuple[str, ...]:
         return tuple(axis.name for axis in self.axes)
 
-    @property
+    @cached_property
     def low(self) -> Float[np.ndarray, " a"]:
         return np.array([axis.low for axis in self.axes], np.float32)
 
-    @property
+    @cached_property
     def high(self) -> Float[np.ndarray, " a"]:
         return np.array([axis.high for axis in self.axes], np.float32)
 
