@@ -1,0 +1,65 @@
+"""`DiffusionNetwork`: encoder and denoiser; its `forward` is the training loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from policies.diffusion.config import DiffusionConfig
+from policies.diffusion.denoiser import Denoiser
+from policies.diffusion.encoder import ObservationEncoder
+from steer.policy import PolicySpec
+from steer.transforms import Pipeline
+
+
+class DiffusionNetwork(nn.Module):
+    """Everything that is trained, and the noise levels it was trained with (so that serving needs no scheduler)."""
+
+    alphas_cumprod: Tensor
+
+    def __init__(
+        self,
+        config: DiffusionConfig,
+        spec: PolicySpec,
+        transforms: Pipeline,
+        alphas_cumprod: Float[Tensor, " t"] | None = None,
+    ) -> None:
+        """alphas_cumprod: float32[T]; None leaves room for those of a checkpoint."""
+        super().__init__()
+        levels = torch.ones(config.diffusion_steps) if alphas_cumprod is None else alphas_cumprod
+        self.register_buffer("alphas_cumprod", levels)
+        self.encoder = ObservationEncoder(spec.observation, vector_sizes(spec, transforms), config.image_features)
+        self.denoiser = Denoiser(
+            spec.horizon * spec.action.size,
+            self.encoder.size,
+            config.hidden,
+            config.expansion,
+            config.blocks,
+            config.time_features,
+        )
+
+    def forward(
+        self,
+        arrays: Mapping[str, Tensor],
+        mask: Bool[Tensor, "b t"],
+        chunks: Float[Tensor, "b h a"],
+        noise: Float[Tensor, "b h a"],
+        timesteps: Int[Tensor, " b"],
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean squared error of the predicted noise (Ho et al. 2020, equation 14): (loss, info)."""
+        alpha_bar = self.alphas_cumprod[timesteps][:, None]
+        x = alpha_bar.sqrt() * chunks.flatten(1) + (1 - alpha_bar).sqrt() * noise.flatten(1)
+        embedding = self.denoiser.embed_condition(self.encoder(arrays, mask)) + self.denoiser.embed_time(timesteps)
+        loss = nn.functional.mse_loss(self.denoiser(x, embedding), noise.flatten(1))
+        return loss, {"loss": loss.detach()}
+
+
+def vector_sizes(spec: PolicySpec, transforms: Pipeline) -> dict[str, int]:
+    """Entries per frame of every vector key as the network sees it, after the transforms."""
+    rng = np.random.default_rng(0)
+    frame = {array.name: array.generate(rng, (1,)) for array in spec.observation.arrays}
+    return {key: int(value.shape[-1]) for key, value in transforms.observe(frame).items() if value.ndim == 2}

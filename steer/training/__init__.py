@@ -1,0 +1,1 @@
+"""Training: one loop for every objective, and the state that resumes it exactly. Needs torch."""
