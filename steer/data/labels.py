@@ -1,0 +1,80 @@
+"""Labels that come after the recording: an append-only overlay of JSON lines beside the immutable segments.
+
+One line per label: {"id", "success", "source", "time_s"} (Unix seconds); its version is its line number, and the last
+line about an episode holds. An unterminated last line was never acknowledged: readers pass it over, the next writer
+cuts it off.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from steer.data.episode import EpisodeRecord
+from steer.errors import StoreError
+from steer.files import fsync_path
+
+
+@dataclass(frozen=True)
+class Label:
+    """What somebody said of an episode. version: 1 for the first line of the file."""
+
+    success: bool
+    source: str
+    version: int
+
+    def over(self, record: EpisodeRecord) -> EpisodeRecord:
+        """The record with this label on it."""
+        return replace(record, success=self.success, success_source=self.source, label_version=self.version)
+
+
+def append_label(path: Path, episode_id: str, success: bool, source: str) -> None:
+    """Add a line and wait until it is on the disk. Raises `StoreError` when it cannot be; the file is then as before."""
+    line = json.dumps({"id": episode_id, "success": success, "source": source, "time_s": time.time()}) + "\n"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            _append(descriptor, line.encode())
+        finally:
+            os.close(descriptor)
+        fsync_path(path.parent)
+    except OSError as error:
+        raise StoreError(
+            f"the label of {episode_id} was not written to {path} ({error}): free some space and try again"
+        ) from error
+
+
+def _append(descriptor: int, line: bytes) -> None:
+    content = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+    end = content.rfind(b"\n") + 1
+    os.ftruncate(descriptor, end)
+    try:
+        written = os.pwrite(descriptor, line, end)
+        if written != len(line):
+            raise OSError(f"{written} of {len(line)} bytes written")
+        os.fsync(descriptor)
+    except OSError:
+        os.ftruncate(descriptor, end)
+        raise
+
+
+def read_labels(path: Path) -> dict[str, Label]:
+    """Episode id -> the label that holds. Raises `StoreError` for a line that is no label."""
+    if not path.exists():
+        return {}
+    labels = {}
+    for version, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            entry: Any = json.loads(line)
+            labels[str(entry["id"])] = Label(bool(entry["success"]), str(entry["source"]), version)
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"{path} line {version} is not a label ({error}): restore the file, or remove the line"
+            ) from error
+    return labels
