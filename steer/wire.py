@@ -14,9 +14,10 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
+from steer import errors
 from steer.action import ActionAxis, ActionSpec
 from steer.decision import Decision, Request
-from steer.errors import SpecError
+from steer.errors import SpecError, SteerError
 from steer.observation import ObservationSpec, Task
 from steer.robot import RobotSpec
 from steer.selection import Selection
@@ -46,7 +47,9 @@ def tensor_to_message(value: Array, field: str) -> tensor_pb2.Tensor:
     number = _NAMES.get(value.dtype.newbyteorder("="))
     if number is None:
         allowed = sorted(str(dtype) for dtype in _NAMES)
-        raise SpecError(f"{field}: dtype {value.dtype} cannot be sent, expected one of {allowed}: convert it before sending")
+        raise SpecError(
+            f"{field}: dtype {value.dtype} cannot be sent, expected one of {allowed}: convert it before sending"
+        )
     data = value.astype(_DTYPES[number], copy=False).tobytes()
     return tensor_pb2.Tensor(dtype=number, shape=value.shape, data=data)
 
@@ -55,7 +58,9 @@ def tensor_from_message(message: tensor_pb2.Tensor, field: str) -> Array:
     """A read-only view of the message's bytes; raises `SpecError` that names `field`."""
     dtype = _DTYPES.get(message.dtype)
     if dtype is None:
-        raise SpecError(f"{field}: element type {message.dtype} is unknown, expected one of {sorted(_DTYPES)} (steer.v1.DType)")
+        raise SpecError(
+            f"{field}: element type {message.dtype} is unknown, expected one of {sorted(_DTYPES)} (steer.v1.DType)"
+        )
     shape = tuple(message.shape)
     wanted = math.prod(shape) * dtype.itemsize
     if len(message.data) != wanted:
@@ -86,7 +91,9 @@ def floats(value: Array, field: str, axes: int) -> Array:
 
 def observation_spec_to_message(spec: ObservationSpec) -> spec_pb2.ObservationSpec:
     arrays = [
-        spec_pb2.ArraySpec(name=a.name, dtype=a.dtype, shape=a.shape, names=a.names, low=a.low, high=a.high, unit=a.unit)
+        spec_pb2.ArraySpec(
+            name=a.name, dtype=a.dtype, shape=a.shape, names=a.names, low=a.low, high=a.high, unit=a.unit
+        )
         for a in spec.arrays
     ]
     return spec_pb2.ObservationSpec(arrays=arrays, window=spec.window)
@@ -214,7 +221,9 @@ def task_to_message(task: Task) -> steering_pb2.Task:
 def task_from_message(message: steering_pb2.Task) -> Task:
     goal = optional_tensor(message, "goal_image")
     if goal is not None and (goal.dtype != np.uint8 or goal.ndim != 3 or goal.shape[2] != 3):
-        raise SpecError(f"task.goal_image: got {goal.dtype} of shape {goal.shape}, expected uint8 (height, width, 3) in RGB")
+        raise SpecError(
+            f"task.goal_image: got {goal.dtype} of shape {goal.shape}, expected uint8 (height, width, 3) in RGB"
+        )
     return Task(message.instruction, goal)
 
 
@@ -278,7 +287,9 @@ def decision_from_message(message: steering_pb2.Decision) -> Decision:
 
 def _check_counts(message: steering_pb2.Decision, shape: Sequence[int]) -> None:
     if not (message.chosen < shape[0] == len(message.origins)):
-        raise SpecError(f"decision: candidate {message.chosen} chosen of {shape[0]} with {len(message.origins)} origins")
+        raise SpecError(
+            f"decision: candidate {message.chosen} chosen of {shape[0]} with {len(message.origins)} origins"
+        )
     if message.committed + message.executed > shape[1]:
         raise SpecError(f"decision: {message.committed} + {message.executed} steps to run of a chunk of {shape[1]}")
 
@@ -298,3 +309,19 @@ def _one_of(owner: type, field: str, text: str) -> Any:
         raise SpecError(f"{field}: got {text!r}, expected one of {list(allowed)}")
     return text
 
+
+# -- errors
+
+ERROR_KEY = "steer-error"
+"""Trailing metadata that carries the class of an error, because several classes share one gRPC status."""
+
+_ERRORS = {cls.__name__: cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, SteerError)}
+
+
+def error_from_status(name: str, status: str, message: str) -> SteerError:
+    """The error a server reported: by the class it named if that is one of ours, otherwise by its gRPC status."""
+    cls = _ERRORS.get(name) or next((c for c in _ERRORS.values() if c.status == status), SteerError)
+    error = cls.__new__(cls)
+    # Not cls(message): a class may build its message from other arguments.
+    Exception.__init__(error, message)
+    return error

@@ -1,0 +1,1 @@
+"""The serving side: sessions, batching, health and metrics around one engine."""

@@ -1,0 +1,144 @@
+"""The gRPC service `Steering`: messages in, messages out, errors as statuses. What it asks is done by sessions and batcher."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, TypeAlias, TypeVar
+
+import grpc
+import structlog
+
+from steer import wire
+from steer.decision import Decision, Request
+from steer.engine import Engine
+from steer.errors import SteerError, UnsupportedError
+from steer.server.batcher import Batcher
+from steer.server.metrics import Metrics
+from steer.server.sessions import Sessions
+from steer.steering import check_compatible
+from steer.v1 import steering_pb2, steering_pb2_grpc
+from steer.wire import Execution
+
+_Reply = TypeVar("_Reply")
+_log = structlog.get_logger(__name__)
+
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class SteeringService(steering_pb2_grpc.SteeringServicer):
+    """See the module."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        batcher: Batcher,
+        sessions: Sessions,
+        metrics: Metrics,
+        *,
+        max_message_bytes: int,
+        may_steer: bool | None = None,
+    ) -> None:
+        self._engine = engine
+        self._batcher = batcher
+        self._sessions = sessions
+        self._metrics = metrics
+        self._max_message_bytes = max_message_bytes
+        self._may_steer = may_steer
+
+    async def Open(self, request: steering_pb2.OpenRequest, context: Context) -> steering_pb2.OpenResponse:
+        return await self._answer("Open", context, lambda: self._open(request))
+
+    async def Infer(self, request: steering_pb2.InferRequest, context: Context) -> steering_pb2.InferResponse:
+        return await self._answer("Infer", context, lambda: self._infer(request))
+
+    async def Rerank(self, request: steering_pb2.RerankRequest, context: Context) -> steering_pb2.InferResponse:
+        return await self._answer("Rerank", context, lambda: self._rerank(request))
+
+    async def _open(self, message: steering_pb2.OpenRequest) -> steering_pb2.OpenResponse:
+        robot = wire.robot_spec_from_message(message.robot)
+        execution = wire.execution_from_message(message.execution) if message.HasField("execution") else Execution()
+        policy, critic = self._engine.policy, self._engine.critic
+        check_compatible(
+            robot,
+            None if policy is None else policy.spec,
+            None if critic is None else critic.spec,
+            message.accept_unknown,
+        )
+        if policy is not None:
+            policy.spec.check_request(execution.num_samples, execution.temperature, committed=0)
+        session = self._sessions.open(robot.name, execution, self._engine.observation)
+        self._metrics.sessions.set(len(self._sessions))
+        _log.info("session opened", session=session.id, robot=robot.name, samples=execution.num_samples)
+        return steering_pb2.OpenResponse(
+            session=session.id,
+            observation=wire.observation_spec_to_message(self._engine.observation),
+            horizon=self._engine.horizon,
+            policy_version="" if policy is None else policy.version,
+            critic=self._critic_info(),
+            max_message_bytes=self._max_message_bytes,
+            idle_timeout_s=self._sessions.idle_timeout_s,
+        )
+
+    def _critic_info(self) -> steering_pb2.CriticInfo | None:
+        critic = self._engine.critic
+        if critic is None:
+            return None
+        spec = critic.spec
+        return steering_pb2.CriticInfo(
+            version=critic.version,
+            prefixes=spec.prefixes,
+            scores=spec.scores,
+            members=spec.members,
+            may_steer=self._may_steer,
+        )
+
+    async def _infer(self, message: steering_pb2.InferRequest) -> steering_pb2.InferResponse:
+        request = self._sessions.get(message.session).request(message)
+        if self._engine.policy is None:
+            raise UnsupportedError("this server has no policy: bring candidates and call Rerank")
+        return await self._decided(message, request, rerank=False)
+
+    async def _rerank(self, message: steering_pb2.RerankRequest) -> steering_pb2.InferResponse:
+        session = self._sessions.get(message.infer.session)
+        candidates = wire.floats(wire.tensor_from_message(message.candidates, "candidates"), "candidates", 3)
+        request = replace(session.request(message.infer), candidates=candidates, num_samples=max(1, len(candidates)))
+        return await self._decided(message.infer, request, rerank=True)
+
+    async def _decided(
+        self, message: steering_pb2.InferRequest, request: Request, rerank: bool
+    ) -> steering_pb2.InferResponse:
+        start = time.perf_counter()
+        decision: Decision = await self._batcher.submit(request, message.budget_s, rerank)
+        timings = {**decision.timings_s, "server": time.perf_counter() - start}
+        return steering_pb2.InferResponse(
+            session=message.session,
+            episode=message.episode,
+            step=message.step,
+            chunk=message.chunk,
+            decision=wire.decision_to_message(replace(decision, timings_s=timings), message.omit_candidates),
+        )
+
+    async def _answer(self, call: str, context: Context, work: Callable[[], Awaitable[_Reply]]) -> _Reply:
+        """Do the work, count it, and turn errors into statuses. What is not ours stays in the log, with a number to find it."""
+        start = time.perf_counter()
+        status, details, name = "OK", "", ""
+        try:
+            return await work()
+        except SteerError as error:
+            status, details, name = error.status, str(error), type(error).__name__
+        except Exception:  # noqa: BLE001 - logged; the caller gets a number and no internals
+            incident = uuid.uuid4().hex[:8]
+            _log.exception("internal error", call=call, incident=incident)
+            status, details, name = (
+                "INTERNAL",
+                f"internal error {incident} in the server: its log says more",
+                "SteerError",
+            )
+        finally:
+            self._metrics.requests.labels(call, status).inc()
+            self._metrics.request_s.labels(call).observe(time.perf_counter() - start)
+        await context.abort(grpc.StatusCode[status], details, ((wire.ERROR_KEY, name),))
