@@ -1,0 +1,1 @@
+"""Critics: networks that score action chunks, and the losses that train them."""

@@ -1,0 +1,172 @@
+"""Training a critic: `CriticObjective` turns transitions into one update, for the loop in `steer.training`.
+
+The out-of-data actions and the actions of the backup are the base policy's own cached candidates: these are what the critic
+will be asked about, so these are what it is trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from critics.batch import CriticBatch
+from critics.config import CriticConfig, make_algorithm, make_network, make_spec
+from critics.mc import MonteCarlo
+from critics.q_critic import QCritic, make_state
+from critics.terms import polyak, random_subset
+from steer.data.frames import Frames
+from steer.data.sampling import Transitions, TransitionSampler
+from steer.errors import ConfigError
+from steer.normalize import fit_vector
+from steer.spec import Array
+from steer.transforms import NearField, Pipeline
+
+
+class CriticObjective:
+    """A critic in training: networks, optimiser, random choices. See `steer.training.objective.Objective`."""
+
+    def __init__(self, config: CriticConfig, frames: Frames, seed: int = 0) -> None:
+        self.config = config
+        self.transforms = fit_transforms(config, frames)
+        self.spec = make_spec(config, frames.robot)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = make_network(config, self.spec, self.transforms)
+        self.algorithm = make_algorithm(config, self.network)
+        trained = [parameter for parameter in self.algorithm.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.Adam(trained, config.learning_rate, fused=True)
+        self._rng = np.random.default_rng(seed)
+        self._data = f"{len(frames.lengths)} episodes ({int(frames.success.sum())} successful), {int(frames.lengths.sum())} steps"
+
+    def step(self, batch: Transitions) -> Mapping[str, float | Tensor]:
+        """One update of the networks, then of the targets."""
+        loss, info = self.algorithm(self.critic_batch(batch))
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        if not isinstance(self.algorithm, MonteCarlo):
+            polyak(self.algorithm.target.parameters(), self.network.parameters(), self.config.target_rate)
+        return {"loss": loss.detach(), **info}
+
+    def critic_batch(self, batch: Transitions) -> CriticBatch:
+        """Tensors of one batch of transitions, with this step's choice of candidates."""
+        config, steps = self.config, self.config.scored_steps
+        rewards, bootstrap, returns = batch.rewards, batch.bootstrap, batch.mc_returns
+        if config.outcomes == "permuted":
+            rewards, bootstrap, returns = permute_outcomes(rewards, returns, config.gamma**config.prefix, self._rng)
+        penalised = config.penalty_candidates if config.algorithm in ("calql", "cql") else 0
+        backed_up = config.backup_candidates if config.algorithm != "mc" else 0
+        subset = config.calql.backup.subset
+        return CriticBatch(
+            state=self._state(batch.arrays),
+            actions=_tensor(batch.actions[:, :steps]),
+            rewards=_tensor(rewards),
+            bootstrap=_tensor(bootstrap),
+            returns=_tensor(returns),
+            next_state=self._state(batch.next_arrays),
+            next_actions=_tensor(self._choose(batch.next_candidates, batch.actions, backed_up)[:, :, :steps]),
+            other_actions=_tensor(self._choose(batch.candidates, batch.actions, penalised)[:, :, :steps]),
+            target_members=self._subset(subset) if subset else None,
+        )
+
+    def state(self) -> Mapping[str, Any]:
+        return {
+            "algorithm": self.algorithm.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": self._rng.bit_generator.state,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.algorithm.load_state_dict(state["algorithm"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._rng.bit_generator.state = state["rng"]
+
+    def critic(self) -> QCritic:
+        """The critic as it is now; it shares its weights with the training."""
+        return QCritic(self.config, self.spec, self.transforms, self.network)
+
+    def save(self, path: Path) -> str:
+        config = self.config
+        card = (
+            f"# Critic ({config.algorithm})\n\n{config.members} members, features {config.features}, head {config.head}; "
+            f"scores {config.scored_steps} steps. Trained on {self._data}.\n"
+        )
+        return self.critic().save(path, card)
+
+    def _state(self, arrays: Mapping[str, Array]) -> Any:
+        return make_state(self.transforms, self.config.key, arrays[self.config.key][:, -1])
+
+    def _choose(self, candidates: Array, actions: Array, count: int) -> Array:
+        """`count` of the K cached candidates, other ones each step; none of them where none are asked for."""
+        if not count:
+            return actions[:, None][:, :0]
+        if not candidates.shape[1]:
+            raise ConfigError(
+                f"{self.config.algorithm} needs the policy's cached candidates at every state: give a policy, or train with mc"
+            )
+        kept = self._rng.permutation(candidates.shape[1])[:count]
+        return candidates[:, kept]
+
+    def _subset(self, size: int) -> Tensor:
+        chosen = random_subset(self.config.members, size, self._rng, self.config.calql.backup.subset_replacement)
+        return torch.from_numpy(chosen)
+
+
+def objective(
+    config: CriticConfig, frames: Frames, candidates: Float[np.ndarray, "f k h a"] | None = None, seed: int = 0
+) -> CriticObjective:
+    """The objective of a config and its data. `candidates` must be there for all but mc; the sampler hands them out."""
+    if candidates is None and config.algorithm != "mc":
+        raise ConfigError(f"{config.algorithm} needs the policy's cached candidates: give a policy, or train with mc")
+    if candidates is not None and candidates.shape[2] < config.prefix:
+        raise ConfigError(
+            f"candidates have {candidates.shape[2]} steps, the prefix is {config.prefix}: lower the prefix"
+        )
+    return CriticObjective(config, frames, seed)
+
+
+def sampler(
+    config: CriticConfig, frames: Frames, candidates: Float[np.ndarray, "f k h a"] | None = None, seed: int = 0
+) -> TransitionSampler:
+    """The transitions that the objective expects: one frame of history, the prefix and the discount of the config."""
+    return TransitionSampler(
+        frames,
+        prefix=config.prefix,
+        gamma=config.gamma,
+        window=1,
+        batch_size=config.batch_size,
+        seed=seed,
+        candidates=candidates,
+    )
+
+
+def fit_transforms(config: CriticConfig, frames: Frames) -> Pipeline:
+    """Near-field entries of the named displacements, then normalisation by the data's statistics."""
+    values = {config.key: frames.observations[config.key]}
+    near = NearField.of(frames.robot.observation, config.key, config.near_field_m)
+    steps = (near,) if near.entries else ()
+    return Pipeline((*steps, fit_vector(config.key, Pipeline(steps).observe(values)[config.key])))
+
+
+def permute_outcomes(
+    rewards: Float[np.ndarray, " b"], returns: Float[np.ndarray, " b"], bootstrap: float, rng: np.random.Generator
+) -> tuple[Array, Array, Array]:
+    """Rewards, bootstraps and returns of a control that knows no outcomes.
+
+    Exchanging outcomes between whole episodes leaks them: successful episodes end early, so where an episode ends, how many
+    rewards a window sums and how far a return reaches all still tell success. Dealing them out over the transitions of each
+    batch, with one bootstrap for all and no terminal, leaves nothing that depends on the state: the fixed point of the backup
+    is a constant. What can still be learnt is only the conservative term's preference for what data looks like.
+    """
+    order = rng.permutation(len(rewards))
+    return rewards[order], np.full_like(rewards, bootstrap), returns[order]
+
+
+def _tensor(value: Array) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(value, np.float32))
