@@ -43,11 +43,13 @@ try:
 except ImportError as error:
     raise MissingExtraError("pybullet", "sim", "the simulated arm") from error
 
-__all__ = ["BulletClient", "PHYSICS_HZ", "advance", "connect", "data_path", "pybullet", "quiet"]
+__all__ = ["PHYSICS_HZ", "BulletClient", "advance", "connect", "data_path", "load_floor", "pybullet", "quiet"]
 
 PHYSICS_HZ = 240.0
 SOLVER_ITERATIONS = 50
 GRAVITY_M_S2 = -9.81
+FLOOR_FRICTION = 0.8
+FLOOR_COLOUR = (0.62, 0.68, 0.72, 1.0)
 
 
 def connect() -> BulletClient:
@@ -62,6 +64,15 @@ def connect() -> BulletClient:
         fixedTimeStep=1.0 / PHYSICS_HZ, numSolverIterations=SOLVER_ITERATIONS, deterministicOverlappingPairs=1
     )
     return client
+
+
+def load_floor(client: BulletClient) -> int:
+    """The ground plane at z = 0, in a colour that a white arm stands out from; its body number."""
+    with quiet():
+        floor: int = client.loadURDF(data_path("plane.urdf"), flags=pybullet.URDF_IGNORE_VISUAL_SHAPES)
+    client.changeDynamics(floor, -1, lateralFriction=FLOOR_FRICTION)
+    client.changeVisualShape(floor, -1, rgbaColor=FLOOR_COLOUR)
+    return floor
 
 
 def advance(client: BulletClient, duration_s: float) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -14,8 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robots.bullet import BulletClient, pybullet, quiet
+from robots.panda_arm import HAND_LINK, PandaArm
+from steer.errors import ConfigError
+from steer.spec import ArraySpec
 
 Renderer = Literal["auto", "cpu", "gpu"]
+
+VIEWS: Final = ("front", "wrist")
 
 NEAR_M: Final = 0.02
 FAR_M: Final = 4.0
@@ -36,15 +42,19 @@ FRONT: Final = Camera(eye_m=(1.25, 0.0, 0.62), target_m=(0.42, 0.0, 0.12), fov_d
 VIDEO: Final = Camera(eye_m=(1.12, -0.72, 0.62), target_m=(0.40, 0.0, 0.16), fov_deg=44.0)
 
 
-def wrist(client: BulletClient, body: int, hand_link: int) -> Camera:
-    """A camera beside the hand that looks along the fingers."""
-    link = client.getLinkState(body, hand_link, computeForwardKinematics=1)
-    origin = np.array(link[4])
-    axes = np.array(pybullet.getMatrixFromQuaternion(link[5])).reshape(3, 3)
-    eye = origin + axes @ np.array([0.075, 0.0, 0.0])
-    target = origin + axes @ np.array([0.015, 0.0, 0.14])
-    x, y, z = axes @ np.array([1.0, 0.0, 0.0])
-    return Camera(_triple(eye), _triple(target), fov_deg=75.0, up=(float(x), float(y), float(z)))
+def camera(view: str, arm: PandaArm) -> Camera:
+    """The camera of a view now; the wrist's moves with the hand."""
+    return FRONT if view == "front" else _wrist(arm)
+
+
+def view_specs(views: Sequence[str], size: int) -> tuple[ArraySpec, ...]:
+    """What square images of these views look like; `ConfigError` for a view that there is not."""
+    unknown = [view for view in views if view not in VIEWS]
+    if unknown:
+        raise ConfigError(f"images names {unknown}, expected some of {list(VIEWS)}")
+    if size < 1:
+        raise ConfigError(f"image_size is {size} pixels, expected at least 1")
+    return tuple(ArraySpec(view, "uint8", (size, size, 3), low=0, high=255) for view in views)
 
 
 class Photographer:
@@ -57,6 +67,10 @@ class Photographer:
     @property
     def on_gpu(self) -> bool:
         return self._plugin >= 0
+
+    def view(self, view: str, arm: PandaArm, size: int) -> NDArray[np.uint8]:
+        """One of `VIEWS`, uint8[size, size, 3]."""
+        return self.take(camera(view, arm), size, size)
 
     def take(self, camera: Camera, width: int, height: int) -> NDArray[np.uint8]:
         """uint8[height, width, 3] RGB."""
@@ -78,6 +92,16 @@ class Photographer:
 def has_gpu() -> bool:
     """Is there a GPU whose driver EGL could use? Software EGL is slower than TinyRenderer."""
     return bool(glob.glob("/dev/nvidia[0-9]*") or glob.glob("/dev/dri/renderD*"))
+
+
+def _wrist(arm: PandaArm) -> Camera:
+    """Beside the hand, looking along the fingers."""
+    link = arm.client.getLinkState(arm.body, HAND_LINK, computeForwardKinematics=1)
+    origin = np.array(link[4])
+    axes = np.array(pybullet.getMatrixFromQuaternion(link[5])).reshape(3, 3)
+    eye = origin + axes @ np.array([0.085, 0.0, 0.045])
+    target = origin + axes @ np.array([0.0, 0.0, 0.16])
+    return Camera(_triple(eye), _triple(target), fov_deg=80.0, up=_triple(axes[:, 0]))
 
 
 def _load_egl(client: BulletClient) -> int:

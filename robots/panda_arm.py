@@ -4,7 +4,7 @@ Contract of a command, float32[7] at 20 Hz in the base frame:
 
     dx dy dz           m     +-0.025, added to the commanded position
     droll dpitch dyaw  rad   +-0.15, added to the commanded angles (roll is counted from pi: the hand points down)
-    gripper            1     > 0 opens, otherwise closes
+    gripper            1     > 0 opens, < 0 closes, 0 keeps
 
 Deltas add up on the *commanded* target, never on the measured pose, so that small ones are not lost in the arm's lag.
 Does not step time: `bullet.advance` does.
@@ -49,6 +49,9 @@ HOME_JOINTS_RAD: Final = np.array([0.0, -0.40, 0.0, -2.35, 0.0, 1.95, 0.785])
 HOME_NOISE_RAD: Final = 0.04
 FINGER_OPEN_M: Final = 0.04
 
+ARM_COLOUR: Final = (0.96, 0.96, 0.95, 1.0)
+HAND_COLOUR: Final = (0.25, 0.28, 0.32, 1.0)
+
 # The workspace of the commanded target, and how far it may run ahead of the measured position on each axis.
 LOWEST_M: Final = np.array([0.30, -0.30, 0.012])
 HIGHEST_M: Final = np.array([0.70, 0.30, 0.35])
@@ -92,6 +95,7 @@ class PandaArm:
                 data_path("franka_panda/panda.urdf"), useFixedBase=True, flags=pybullet.URDF_IGNORE_VISUAL_SHAPES
             )
         self._couple_fingers()
+        self._paint()
         self.command = Command()
 
     def home(self, rng: np.random.Generator) -> None:
@@ -123,7 +127,7 @@ class PandaArm:
         self.command = Command(
             position_m=np.clip(ahead, LOWEST_M, HIGHEST_M),
             angles_rad=np.clip(self.command.angles_rad + action[3:6], -MAX_ANGLES_RAD, MAX_ANGLES_RAD),
-            gripper=1.0 if action[6] > 0 else -1.0,
+            gripper=float(np.sign(action[6])) or self.command.gripper,
         )
         self._drive()
 
@@ -173,3 +177,8 @@ class PandaArm:
             childFramePosition=[0, 0, 0],
         )
         self.client.changeConstraint(gear, gearRatio=-1, erp=0.1, maxForce=50)
+
+    def _paint(self) -> None:
+        for link in range(-1, GRASP_LINK):
+            colour = HAND_COLOUR if link in (NUM_ARM_JOINTS - 1, *FINGER_JOINTS) else ARM_COLOUR
+            self.client.changeVisualShape(self.body, link, rgbaColor=colour)

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from robots.camera import FRONT, VIDEO, Camera, Photographer, Renderer, wrist
-from robots.panda_arm import HAND_LINK, PANDA_ACTION, RATE_HZ
+from robots.camera import VIDEO, Photographer, Renderer, view_specs
+from robots.panda_arm import PANDA_ACTION, RATE_HZ
 from sim.pick_place import INSTRUCTION, STATE_SPEC, Scene, draw_start, state, succeeded
 from sim.world import Snapshot, World
 from steer.errors import ConfigError, SpecError
@@ -26,7 +26,6 @@ from steer.robot import RobotSpec
 from steer.spec import Array, ArraySpec
 
 ENV_ID: Final = "steer/PickPlace-v0"
-VIEWS: Final = ("front", "wrist")
 
 
 @dataclass
@@ -77,9 +76,6 @@ class PickPlace(gymnasium.Env[dict[str, Array], NDArray[np.float32]]):
         cube_friction: float = 1.0,
         renderer: Renderer = "auto",
     ) -> None:
-        unknown = [view for view in images if view not in VIEWS]
-        if unknown:
-            raise ConfigError(f"images names {unknown}, expected some of {list(VIEWS)}")
         if horizon < 1:
             raise ConfigError(f"horizon is {horizon} ticks, expected at least 1")
         self.render_mode = render_mode
@@ -89,7 +85,7 @@ class PickPlace(gymnasium.Env[dict[str, Array], NDArray[np.float32]]):
         self._horizon = horizon
         self._tolerance_m = goal_tolerance_m
         self._renderer: Renderer = renderer
-        self._photographer: Photographer | None = None
+        self._camera: Photographer | None = None
         self._world = World(cube_mass_kg, cube_friction, goal_tolerance_m)
         self._goal_xy_m = np.zeros(2)
         self._tick = 0
@@ -130,7 +126,7 @@ class PickPlace(gymnasium.Env[dict[str, Array], NDArray[np.float32]]):
         """uint8[render_size, render_size, 3], a picture for people."""
         if self.render_mode is None:
             return None
-        return self._take(VIDEO, self._render_size)
+        return self._photographer().take(VIDEO, self._render_size, self._render_size)
 
     def save(self) -> State:
         """Keep this moment: physics, commanded target, goal, tick and random numbers. Costs milliseconds; `release` it."""
@@ -159,21 +155,19 @@ class PickPlace(gymnasium.Env[dict[str, Array], NDArray[np.float32]]):
     def _observe(self, scene: Scene) -> dict[str, Array]:
         observation: dict[str, Array] = {STATE_SPEC.name: state(scene)}
         for view in self._views:
-            observation[view] = self._take(self._camera(view), self._image_size)
+            observation[view] = self._photographer().view(view, self._world.arm, self._image_size)
         return observation
 
-    def _camera(self, view: str) -> Camera:
-        return FRONT if view == "front" else wrist(self._world.client, self._world.arm.body, HAND_LINK)
-
-    def _take(self, camera: Camera, size: int) -> NDArray[np.uint8]:
-        if self._photographer is None:
-            self._photographer = Photographer(self._world.client, self._renderer)
-        return self._photographer.take(camera, size, size)
+    def _photographer(self) -> Photographer:
+        """Made for the first image, as most environments never take one."""
+        if self._camera is None:
+            self._camera = Photographer(self._world.client, self._renderer)
+        return self._camera
 
 
 def _robot_spec(views: tuple[str, ...], image_size: int) -> RobotSpec:
-    images = tuple(ArraySpec(view, "uint8", (image_size, image_size, 3), low=0, high=255) for view in views)
-    return RobotSpec("panda-pick-place", PANDA_ACTION, ObservationSpec((STATE_SPEC, *images)), keep=("gripper",))
+    arrays = (STATE_SPEC, *view_specs(views, image_size))
+    return RobotSpec("panda-pick-place", PANDA_ACTION, ObservationSpec(arrays), keep=("gripper",))
 
 
 def _space(spec: ArraySpec) -> gymnasium.spaces.Box:

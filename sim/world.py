@@ -11,12 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from robots.bullet import advance, connect, data_path, pybullet, quiet
+from robots.bullet import advance, connect, load_floor, pybullet
 from robots.panda_arm import RATE_HZ, ArmPose, Command, PandaArm
 from sim.pick_place import CubePose, Start
 
 CUBE_HALF_M = 0.02
-DISC_HEIGHT_M = 0.002
+DISC_HEIGHT_M = 0.003
+DISC_CORNERS = 32
+CUBE_COLOUR = (0.89, 0.29, 0.20, 1.0)
+GOAL_COLOUR = (0.16, 0.60, 0.47, 1.0)
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,7 @@ class World:
 
     def __init__(self, cube_mass_kg: float, cube_friction: float, goal_radius_m: float) -> None:
         self.client = connect()
-        with quiet():
-            self.floor: int = self.client.loadURDF(data_path("plane.urdf"), flags=pybullet.URDF_IGNORE_VISUAL_SHAPES)
-        self.client.changeDynamics(self.floor, -1, lateralFriction=0.8)
+        load_floor(self.client)
         self.arm = PandaArm(self.client)
         self.cube = self._make_cube(cube_mass_kg, cube_friction)
         self.disc = self._make_disc(goal_radius_m)
@@ -48,7 +49,7 @@ class World:
         upright = pybullet.getQuaternionFromEuler([0.0, 0.0, start.cube_yaw_rad])
         self.client.resetBasePositionAndOrientation(self.cube, [*start.cube_xy_m.tolist(), CUBE_HALF_M], upright)
         self.client.resetBasePositionAndOrientation(
-            self.disc, [*start.goal_xy_m.tolist(), DISC_HEIGHT_M / 2], [0.0, 0.0, 0.0, 1.0]
+            self.disc, [*start.goal_xy_m.tolist(), DISC_HEIGHT_M], [0.0, 0.0, 0.0, 1.0]
         )
         self.arm.home(rng)
 
@@ -86,7 +87,7 @@ class World:
     def _make_cube(self, mass_kg: float, friction: float) -> int:
         half = [CUBE_HALF_M] * 3
         shape = self.client.createCollisionShape(pybullet.GEOM_BOX, halfExtents=half)
-        picture = self.client.createVisualShape(pybullet.GEOM_BOX, halfExtents=half, rgbaColor=[0.85, 0.28, 0.20, 1])
+        picture = self.client.createVisualShape(pybullet.GEOM_BOX, halfExtents=half, rgbaColor=CUBE_COLOUR)
         cube: int = self.client.createMultiBody(mass_kg, shape, picture, [0.5, 0.0, CUBE_HALF_M])
         self.client.changeDynamics(
             cube, -1, lateralFriction=friction, spinningFriction=0.005, rollingFriction=0.0001
@@ -94,8 +95,16 @@ class World:
         return cube
 
     def _make_disc(self, radius_m: float) -> int:
+        """A flat polygon just above the floor, its normals up: a cylinder would be shaded like a cone."""
+        angles = np.linspace(0.0, 2 * math.pi, DISC_CORNERS, endpoint=False)
+        corners = [(0.0, 0.0, 0.0), *((radius_m * math.cos(a), radius_m * math.sin(a), 0.0) for a in angles)]
+        triangles = [(0, 1 + i, 1 + (i + 1) % DISC_CORNERS) for i in range(DISC_CORNERS)]
         picture = self.client.createVisualShape(
-            pybullet.GEOM_CYLINDER, radius=radius_m, length=DISC_HEIGHT_M, rgbaColor=[0.20, 0.62, 0.45, 1]
+            pybullet.GEOM_MESH,
+            vertices=corners,
+            indices=[corner for triangle in triangles for corner in triangle],
+            normals=[(0.0, 0.0, 1.0)] * len(corners),
+            rgbaColor=GOAL_COLOUR,
         )
-        disc: int = self.client.createMultiBody(0.0, -1, picture, [0.5, 0.1, DISC_HEIGHT_M / 2])
+        disc: int = self.client.createMultiBody(0.0, -1, picture, [0.5, 0.1, DISC_HEIGHT_M])
         return disc
