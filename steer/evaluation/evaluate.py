@@ -8,7 +8,7 @@ Contract: whatever is compared shares its seeds and its temperature. Writes no f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -63,8 +63,7 @@ def evaluate(
     runner: Runner,
     settings: EvaluationSettings,
     stage: Stage,
-    about: dict[str, Any] | None = None,
-    verdict: dict[str, Any] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> Played:
     """Run the whole evaluation. about: further entries of the result's `settings` (names of models, environment)."""
     start = time.monotonic()
@@ -77,7 +76,9 @@ def evaluate(
         played = replace(played, num_samples=tuning.samples, temperature=tuning.temperature)
     base = _play(runner, settings.seeds, as_base(played), stage("base", settings.episodes))
     steered = _play(runner, settings.seeds, played, stage(f"steered, K = {played.num_samples}", settings.episodes))
-    sweep = _sweep(runner, settings, played, stage, {1: rate(successes(base)), played.num_samples: rate(successes(steered))})
+    sweep = _sweep(
+        runner, settings, played, stage, {1: rate(successes(base)), played.num_samples: rate(successes(steered))}
+    )
     base_ok, steered_ok = successes(base), successes(steered)
     difference, low, high = paired_difference(base_ok, steered_ok)
     gained, lost = discordance(base_ok, steered_ok)
@@ -96,13 +97,18 @@ def evaluate(
         steered_interval=(steered_rate.low, steered_rate.high),
         per_episode={"base": tuple(map(episode_result, base)), "steered": tuple(map(episode_result, steered))},
         latency={"base": latency(base), "steered": latency(steered)},
-        settings={**(about or {}), "seed": settings.seed, **to_json(played)},
+        settings={
+            **(about or {}),
+            "seed": settings.seed,
+            "rate_hz": runner.facts.robot.action.rate_hz,
+            **to_json(played),
+        },
         versions=_versions(steered),
         seconds=time.monotonic() - start,
         k_sweep=sweep,
         calibration=calibration(steered, runner.facts.gamma),
         tuning=tuning,
-        verdict=verdict,
+        verdict=runner.facts.verdict,
         cuts=cuts(steered),
     )
     return Played(result, tuple(base), tuple(steered), played)
@@ -129,7 +135,9 @@ def _sweep(
     for samples in wanted:
         if samples not in known:
             at = replace(played, num_samples=samples)
-            known[samples] = rate(successes(_play(runner, settings.seeds, at, stage(f"K = {samples}", settings.episodes))))
+            known[samples] = rate(
+                successes(_play(runner, settings.seeds, at, stage(f"K = {samples}", settings.episodes)))
+            )
     return tuple(SweepPoint(samples, known[samples]) for samples in wanted)
 
 

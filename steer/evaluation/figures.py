@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -31,14 +32,14 @@ _VARIABLES = {
     _SUCCESS: "var(--success)",
     _FAILURE: "var(--failure)",
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
-    "font.size": 10.5,
+    "font.size": 12,
     "text.color": _INK,
     "axes.edgecolor": _GRID,
     "axes.labelcolor": _MUTED,
-    "axes.labelsize": 10.5,
+    "axes.labelsize": 12,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
@@ -66,7 +67,7 @@ def success_against_k(points: Sequence[SweepPoint]) -> str:
         colours = [_BASE if k == 1 else _STEERED for k in samples]
         axes.scatter(samples, rates[:, 0], s=42, c=colours, zorder=3)
         for k, (value, _, high) in zip(samples, rates, strict=True):
-            axes.annotate(f"{value:.0%}", (k, high), (0, 5), textcoords="offset points", ha="center", fontsize=9.5)
+            axes.annotate(f"{value:.0%}", (k, high), (0, 5), textcoords="offset points", ha="center", fontsize=11)
         axes.set_xscale("log", base=2)
         axes.set_xticks(samples, [str(k) for k in samples])
         axes.set_xlim(samples[0] / 1.25, samples[-1] * 1.25)
@@ -105,7 +106,15 @@ def q_against_outcome(groups: Sequence[CalibrationGroup]) -> str:
         rates = np.array([(group.success.success, group.success.low, group.success.high) for group in groups])
         whiskers = np.abs(rates[:, 1:].T - rates[:, 0])
         axes.errorbar(
-            q, rates[:, 0], whiskers, color=_SUCCESS, marker="o", markersize=6, linewidth=1.6, elinewidth=1.2, label="share that succeeded"
+            q,
+            rates[:, 0],
+            whiskers,
+            color=_SUCCESS,
+            marker="o",
+            markersize=6,
+            linewidth=1.6,
+            elinewidth=1.2,
+            label="share that succeeded",
         )
         returns = [group.return_to_go for group in groups]
         if all(value is not None for value in returns):
@@ -155,7 +164,9 @@ def _quartiles(episodes: Sequence[EpisodeResult], rate_hz: float) -> tuple[np.nd
             by_step.setdefault(step, []).append(value)
     least = min(max(3, len(episodes) // 10), len(episodes))
     steps = sorted(step for step, values in by_step.items() if len(values) >= least)
-    return np.array(steps) / rate_hz, np.array([np.percentile(by_step[step], [25, 50, 75]) for step in steps]).reshape(-1, 3)
+    return np.array(steps) / rate_hz, np.array([np.percentile(by_step[step], [25, 50, 75]) for step in steps]).reshape(
+        -1, 3
+    )
 
 
 @contextmanager
@@ -187,7 +198,9 @@ def _svg(figure: Figure, prefix: str) -> str:
     text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text)
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = text.replace('href="#', f'href="#{prefix}-').replace("url(#", f"url(#{prefix}-")
-    text = re.sub(r'<svg\b([^>]*?) width="[^"]*" height="[^"]*"|<svg\b([^>]*?) height="[^"]*" width="[^"]*"', r"<svg\1\2", text)
+    text = re.sub(
+        r'<svg\b([^>]*?) width="[^"]*" height="[^"]*"|<svg\b([^>]*?) height="[^"]*" width="[^"]*"', r"<svg\1\2", text
+    )
     # Its style sheet would apply to the whole page, and the page's font replaces its own.
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
     text = re.sub(r" font-family: [^;\"]*;", "", text)

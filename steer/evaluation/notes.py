@@ -35,7 +35,10 @@ def notes(result: Evaluation) -> list[str]:
             "Decisions of one episode share its outcome, so the intervals in “Q against outcome” are narrower than they should be."
         )
     if result.verdict is not None and not result.verdict.get("may_steer", False):
-        found.insert(0, "The critic's own verdict is that it should not steer: its ranking on held-out episodes was not good enough.")
+        found.insert(
+            0,
+            "The critic's own verdict is that it should not steer: its ranking on held-out episodes was not good enough.",
+        )
     found += [f"Cut for lack of time, {count} times: {cut}." for cut, count in result.cuts.items()]
     return found
 
@@ -58,5 +61,7 @@ def _about_the_choice_of_settings(result: Evaluation) -> list[str]:
     if result.tuning is not None:
         chosen = f"K and the noise scale were chosen on {result.tuning.episodes} other starts, none of which is counted here."
     else:
-        chosen = "K and the noise scale were given. If they were chosen by looking at these starts, the result flatters."
+        chosen = (
+            "K and the noise scale were given. If they were chosen by looking at these starts, the result flatters."
+        )
     return [same + ".", chosen]

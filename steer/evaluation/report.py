@@ -38,7 +38,10 @@ def write_report(path: Path, result: Evaluation, clips: Sequence[Clip] = ()) -> 
 def render(result: Evaluation, clips: Sequence[Clip] = ()) -> str:
     """The page as text."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("steer.evaluation"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+        loader=jinja2.PackageLoader("steer.evaluation"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
     )
     environment.filters.update(percent=_percent, points=points, p=p_value, setting=_setting)
     return environment.get_template("report.html").render(

@@ -1,20 +1,20 @@
 """What an evaluation found, as data: written to `result.json`, read by the report and by scripts.
 
-    base, steered          success rates on the same initial states at the same noise scale
-    base_interval, steered_interval   their Wilson 95 % intervals, [low, high]
-    difference, low, high  steered - base with its paired 95 % interval (Tango)
-    episodes               pairs played; each side played this many episodes
-    gained, lost           pairs that only the steered, only the base side solved
-    mcnemar_p              exact two-sided p of "steering changes nothing"
-    per_episode            {"base": [...], "steered": [...]}, in the order of the seeds
-    latency                side -> part -> {p50_s, p99_s, count}; "wait" is the whole answer as the caller saw it
-    k_sweep                success against K on the same initial states
-    tuning                 how K and the noise scale were chosen, on which other seeds; null if they were given
-    calibration            Q in ten groups: mean Q, share of these decisions that led to success, mean return-to-go
-    settings, versions     what was run
-    verdict                the critic's own verdict whether it may steer, from its checkpoint; null if it has none
-    cuts                   what the engine could not do in time, and how often
-    seconds                wall time of the evaluation
+base, steered          success rates on the same initial states at the same noise scale
+base_interval, steered_interval   their Wilson 95 % intervals, [low, high]
+difference, low, high  steered - base with its paired 95 % interval (Tango)
+episodes               pairs played; each side played this many episodes
+gained, lost           pairs that only the steered, only the base side solved
+mcnemar_p              exact two-sided p of "steering changes nothing"
+per_episode            {"base": [...], "steered": [...]}, in the order of the seeds
+latency                side -> part -> {p50_s, p99_s, count}; "wait" is the whole answer as the caller saw it
+k_sweep                success against K on the same initial states
+tuning                 how K and the noise scale were chosen, on which other seeds; null if they were given
+calibration            Q in ten groups: mean Q, share of these decisions that led to success, mean return-to-go
+settings, versions     what was run
+verdict                the critic's own verdict whether it may steer, from its checkpoint; null if it has none
+cuts                   what the engine could not do in time, and how often
+seconds                wall time of the evaluation
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class DecisionRecord:
 
 @dataclass(frozen=True)
 class Rollout:
-    """A played episode. frames: uint8[N, h, w, 3] where pictures were asked for."""
+    """A played episode. frames: uint8[n, h, w, 3] where pictures were asked for."""
 
     seed: int
     episode: Episode
@@ -76,6 +76,7 @@ class Rollout:
     success: bool
     total_return: float
     length: int
+    rate_hz: float
     frames: UInt8[np.ndarray, "n h w 3"] | None = None
 
 
@@ -90,7 +91,7 @@ def rollout(environment: Environment, steering: Steering, seed: int, settings: R
     recording = _Recording(environment, steering.observation, seed, settings)
     history = History(steering.observation)
     history.push(recording.frames[0])
-    while not recording.ended:
+    while not recording.ended():
         request = Request(
             observation=history.observation(),
             task=environment.task,
@@ -105,7 +106,7 @@ def rollout(environment: Environment, steering: Steering, seed: int, settings: R
         recording.decide(decision, time.perf_counter() - start)
         for offset in range(decision.executed):
             history.push(recording.step(decision, offset))
-            if recording.ended:
+            if recording.ended():
                 break
     return recording.rollout()
 
@@ -131,7 +132,6 @@ class _Recording:
         self._pictures: list[Array] = []
         self._take_picture()
 
-    @property
     def ended(self) -> bool:
         return self.terminated or self.truncated
 
@@ -170,7 +170,14 @@ class _Recording:
     def rollout(self) -> Rollout:
         pictures = np.stack(self._pictures) if self._pictures else None
         return Rollout(
-            self._seed, self._episode(), tuple(self.decisions), self.success, float(sum(self._rewards)), len(self._rewards), pictures
+            seed=self._seed,
+            episode=self._episode(),
+            decisions=tuple(self.decisions),
+            success=self.success,
+            total_return=float(sum(self._rewards)),
+            length=len(self._rewards),
+            rate_hz=self._environment.robot.action.rate_hz,
+            frames=pictures,
         )
 
     def _episode(self) -> Episode:
@@ -202,5 +209,5 @@ class _Recording:
 
     def _take_picture(self) -> None:
         every = self._settings.render_every
-        if every and (len(self._rewards) % every == 0 or self.ended):
+        if every and (len(self._rewards) % every == 0 or self.ended()):
             self._pictures.append(np.asarray(self._environment.render(), np.uint8))

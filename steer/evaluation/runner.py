@@ -83,7 +83,9 @@ class Runner:
         self.facts = loaded[0]
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self._stop()
         self._terminate()
@@ -132,7 +134,9 @@ class Runner:
         now = time.monotonic()
         for worker in busy.values():
             if now > worker.deadline and worker.connection not in answered:
-                raise DeadlineError(f"the episode of seed {worker.seed} took more than {self._timeout_s:g} s: does it ever end?")
+                raise DeadlineError(
+                    f"the episode of seed {worker.seed} took more than {self._timeout_s:g} s: does it ever end?"
+                )
         return [worker for connection, worker in busy.items() if connection in answered]
 
     def _receive(self, worker: _Worker) -> Any:
@@ -175,7 +179,7 @@ def _revive(failure: _Failure, seed: int | None) -> SteerError:
     """The worker's error as one of the same class here."""
     if not failure.error:
         _log.error("worker failed", seed=seed, trace=failure.trace)
-    classes = {cls.__name__: cls for cls in (SteerError, *SteerError.__subclasses__())}
+    classes: dict[str, type[SteerError]] = {cls.__name__: cls for cls in SteerError.__subclasses__()}
     cls = classes.get(failure.error, SteerError)
     # Not through the constructor: `MissingExtraError` builds its message from other arguments.
     error = cls.__new__(cls)
@@ -191,7 +195,7 @@ def _work(connection: Connection, build: Callable[[], Bench]) -> None:
     try:
         bench = build()
         connection.send(bench.facts)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # the parent raises it
         connection.send(_failure(error))
         return
     _limit_torch()
@@ -207,7 +211,7 @@ def _serve(connection: Connection, bench: Bench) -> None:
     while (job := connection.recv()) is not None:
         try:
             answer: Rollout | _Failure = rollout(bench.environment, bench.steering, job.seed, job.settings)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # the parent raises it
             answer = _failure(error)
         connection.send(answer)
 

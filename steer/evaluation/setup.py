@@ -7,14 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from steer import registry
+from steer.checkpoints import read_checkpoint
 from steer.engine import Engine
 from steer.environment import Environment
 from steer.errors import ConfigError
+from steer.model_name import ModelName
 from steer.robot import RobotSpec
 from steer.steering import LocalSteering, Steering
+
+# An evaluation has no control rate to keep: a busy server may take its time.
+_ANSWER_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,7 @@ class Facts:
     critic: str = ""
     gamma: float | None = None
     prefixes: tuple[int, ...] = ()
+    verdict: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class Setup:
         if bool(self.policy) == bool(self.server):
             raise ConfigError("give either a policy to evaluate in process or the address of a server that has one")
         if self.critic and self.server:
-            raise ConfigError(f"the server at {self.server} brings its own critic: start it with {self.critic}, or leave the server out")
+            raise ConfigError(f"the server at {self.server} brings its own critic: start it with the one you mean")
 
     def __call__(self) -> Bench:
         """Load everything. Raises the loaders' `SteerError`s."""
@@ -79,11 +86,28 @@ class Setup:
         facts = Facts(environment.robot, policy.version)
         if critic is not None:
             prefixes = critic.spec.prefixes if critic.spec.scores == "executed" else ()
-            facts = Facts(environment.robot, policy.version, critic.version, critic.spec.gamma, prefixes)
+            verdict = _verdict(ModelName.parse(self.critic))
+            facts = Facts(environment.robot, policy.version, critic.version, critic.spec.gamma, prefixes, verdict)
         return Bench(environment, steering, facts)
 
     def _connect(self, environment: Environment) -> Bench:
-        from steer.client import SteeringClient
+        from steer.client.steering_client import SteeringClient
 
-        steering = SteeringClient(self.server, environment.robot)
-        return Bench(environment, steering, Facts(environment.robot))
+        steering = SteeringClient(
+            self.server, environment.robot, timeout_s=_ANSWER_S, accept_unknown=self.accept_unknown
+        )
+        opened = steering.opened
+        verdict = None if opened.may_steer is None else {"may_steer": opened.may_steer, "reasons": []}
+        facts = Facts(
+            environment.robot, opened.policy_version, opened.critic_version, prefixes=opened.prefixes, verdict=verdict
+        )
+        return Bench(environment, steering, facts)
+
+
+def _verdict(critic: ModelName) -> Mapping[str, Any] | None:
+    """What the critic's training said of it, for our own checkpoint folders."""
+    place = Path(critic.place)
+    if not (place / "config.json").exists():
+        return None
+    verdict: Mapping[str, Any] | None = read_checkpoint(place).documents.get("verdict")
+    return verdict

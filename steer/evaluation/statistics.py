@@ -36,21 +36,29 @@ class Discordance(NamedTuple):
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Estimate:
     """Wilson's score interval of one success rate (Wilson 1927). Raises `ConfigError` for impossible counts."""
     if not 0 <= successes <= n or n < 1:
-        raise ConfigError(f"{successes} successes of {n} episodes: expected 0 <= successes <= episodes and at least 1 episode")
+        raise ConfigError(
+            f"{successes} successes of {n} episodes: expected 0 <= successes <= episodes and at least 1 episode"
+        )
     interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
     return Estimate(successes / n, float(interval.low), float(interval.high))
 
 
-def discordance(base: Bool[np.ndarray, " n"] | Sequence[bool], steered: Bool[np.ndarray, " n"] | Sequence[bool]) -> Discordance:
+def discordance(
+    base: Bool[np.ndarray, " n"] | Sequence[bool], steered: Bool[np.ndarray, " n"] | Sequence[bool]
+) -> Discordance:
     """Count the pairs that differ. Raises `ConfigError` unless both sides have the same, positive number of episodes."""
     base, steered = np.asarray(base, np.bool_), np.asarray(steered, np.bool_)
     if base.shape != steered.shape or base.ndim != 1 or not base.size:
-        raise ConfigError(f"paired outcomes have shapes {base.shape} and {steered.shape}: expected one outcome per pair on both sides")
+        raise ConfigError(
+            f"paired outcomes have shapes {base.shape} and {steered.shape}: give one outcome per pair on both sides"
+        )
     return Discordance(gained=int((steered & ~base).sum()), lost=int((base & ~steered).sum()))
 
 
 def paired_difference(
-    base: Bool[np.ndarray, " n"] | Sequence[bool], steered: Bool[np.ndarray, " n"] | Sequence[bool], confidence: float = 0.95
+    base: Bool[np.ndarray, " n"] | Sequence[bool],
+    steered: Bool[np.ndarray, " n"] | Sequence[bool],
+    confidence: float = 0.95,
 ) -> Estimate:
     """Steered success minus base success on the same starts, with Tango's paired score interval."""
     gained, lost = discordance(base, steered)
@@ -77,7 +85,9 @@ def tango(gained: int, lost: int, n: int, confidence: float = 0.95) -> Estimate:
     return Estimate(estimate, min(low, estimate), max(high, estimate))
 
 
-def mcnemar_exact(base: Bool[np.ndarray, " n"] | Sequence[bool], steered: Bool[np.ndarray, " n"] | Sequence[bool]) -> float:
+def mcnemar_exact(
+    base: Bool[np.ndarray, " n"] | Sequence[bool], steered: Bool[np.ndarray, " n"] | Sequence[bool]
+) -> float:
     """Two-sided exact p of "steering changes nothing": discordant pairs fall either way with probability one half."""
     gained, lost = discordance(base, steered)
     return 1.0 if gained + lost == 0 else float(binomtest(gained, gained + lost, 0.5).pvalue)

@@ -6,7 +6,6 @@ not the critic's merit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -82,7 +81,7 @@ def _points(outcomes: np.ndarray, tuning: TuningSettings) -> tuple[TuningPoint, 
     )
 
 
-def _preference(point: TuningPoint, tuning: TuningSettings) -> Sequence[float]:
+def _preference(point: TuningPoint, tuning: TuningSettings) -> tuple[float, int, float]:
     """Higher is better; among equals the cheaper, then the one closer to the policy's own noise."""
     value = point.steered if tuning.criterion == "steered" else point.difference
     return (round(value, 9), -point.samples, -abs(point.temperature - 1.0))
