@@ -53,4 +53,4 @@ class ObservationEncoder(nn.Module):
         if key not in self.image_keys:
             return value.float()
         features: Tensor = self.images[self.image_keys.index(key)](value.flatten(0, 1))
-        return features.unflatten(0, value.shape[:2])
+        return features.view(*value.shape[:2], -1)

@@ -52,7 +52,7 @@ class DiffusionPolicy:
         self.version = version
         self._transforms = transforms
         self._device = torch.device(device)
-        self._network = network.to(self._device).eval().requires_grad_(False)
+        self._network = _for_inference(network.to(self._device))
         self._levels = ddim_levels(network.alphas_cumprod.cpu(), config.inference_steps)
         with torch.inference_mode():
             timesteps = torch.tensor([level.timestep for level in self._levels], device=self._device)
@@ -111,7 +111,8 @@ class DiffusionPolicy:
         if committed is not None:
             actions[:, :, :held] = committed[:, None]
         # The model's [-1, 1] are the bounds; only rounding can be outside.
-        return np.clip(actions, self.spec.action.low, self.spec.action.high)
+        clipped, _ = self.spec.action.clip(actions)
+        return clipped
 
     def _denoise(
         self, context: DiffusionContext, noise: Float[Tensor, "b k c"], known: Float[Tensor, "b 1 d"] | None
@@ -150,3 +151,14 @@ class DiffusionPolicy:
             if value.shape[:2] != shape:
                 raise SpecError(f"{array.name}: got {value.shape[:2]} rows and frames, expected {shape}")
         return {key: observations.arrays[key] for key in spec.keys}
+
+
+def _for_inference(network: DiffusionNetwork) -> DiffusionNetwork:
+    """Frozen, with the weights of linear layers laid out in the order in which a product of few rows reads them.
+
+    At eight rows a product with transposed weights takes 1.6 times as long on a CPU; the values are the same.
+    """
+    for module in network.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.weight.data = module.weight.data.t().contiguous().t()
+    return network.eval().requires_grad_(False)

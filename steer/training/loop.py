@@ -80,6 +80,10 @@ def train(
     torch.manual_seed(config.seed)
     if isinstance(objective, Placed):
         objective.prepare(accelerator)
+    elif accelerator.device.type != "cpu" or accelerator.num_processes > 1:
+        raise ConfigError(
+            f"this objective trains on one CPU only, {accelerator.device} was asked for: use --device cpu"
+        )
     run = _Run(objective, sampler, config, folder, accelerator)
     if resume:
         run.restore()

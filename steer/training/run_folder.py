@@ -34,24 +34,29 @@ class RunFolder:
     def finished(self) -> bool:
         return (self.path / _SEAL).exists()
 
-    def claim(self, resume: bool, overwrite: bool) -> None:
-        """Make the folder ready for a new run, or for going on. Raises `ConfigError` rather than losing anything."""
+    def check(self, resume: bool, overwrite: bool) -> None:
+        """Raise `ConfigError` unless a run may start or go on here; nothing is ever lost without being told to."""
         if resume and overwrite:
             raise ConfigError("resume and overwrite exclude each other: give one")
         step = latest_step(self.training)
-        if resume:
-            if step is None:
-                raise ConfigError(f"{self.path}: nothing to resume here: start without --resume")
+        if resume and step is None:
+            raise ConfigError(f"{self.path}: nothing to resume here: start without --resume")
+        if resume or overwrite:
             return
-        if overwrite:
-            self._clear()
-        elif self.finished:
+        if self.finished:
             raise ConfigError(f"{self.path}: holds a finished run: choose another folder, or --overwrite it")
-        elif step is not None:
+        if step is not None:
             raise ConfigError(f"{self.path}: holds a run stopped at step {step}: --resume it, or --overwrite it")
-        elif self.path.exists() and set(os.listdir(self.path)) - set(_OURS):
-            raise ConfigError(f"{self.path}: holds other files: choose an empty or a new folder")
-        self.training.mkdir(parents=True, exist_ok=True)
+        if self.path.exists() and not (self.path.is_dir() and set(os.listdir(self.path)) <= set(_OURS)):
+            raise ConfigError(f"{self.path}: holds something else: choose an empty or a new folder")
+
+    def claim(self, resume: bool, overwrite: bool) -> None:
+        """Make the folder ready for a new run, or for going on."""
+        self.check(resume, overwrite)
+        if not resume:
+            if overwrite:
+                self._clear()
+            self.training.mkdir(parents=True, exist_ok=True)
 
     def publish(self, save: Callable[[Path], str]) -> str:
         """Have `save` write the checkpoint aside, then move it in; readers see no checkpoint until it is whole."""
