@@ -109,5 +109,5 @@ def _direction(gradient: Float[Tensor, "b k *n"], normalised: bool) -> Float[Ten
     """The gradient, or with unit length per candidate."""
     if not normalised:
         return gradient
-    length = gradient.flatten(2).norm(dim=-1).clamp_min(1e-12)
+    length = torch.linalg.vector_norm(gradient.flatten(2), dim=-1).clamp_min(1e-12)
     return gradient / length.reshape(length.shape + (1,) * (gradient.ndim - 2))
