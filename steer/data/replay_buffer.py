@@ -10,6 +10,7 @@ Format: https://github.com/real-stanford/diffusion_policy, class ReplayBuffer.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ class ReplayBuffer:
             self._scales = {key: _image_scale(array) for key, array in self._arrays.items()}
             self._check_lengths()
             self.robot = robot or self._draft()
-        except READ_ERRORS as error:
+        except (*READ_ERRORS, zipfile.BadZipFile) as error:
             raise self._broken(error) from error
         self._check_keys()
         self.records = tuple(
@@ -138,14 +139,17 @@ def draft_robot(name: str, actions: Array, frames: dict[str, Array], rate_hz: fl
 
 
 def _open_root(path: Path) -> zarr.Group:
-    """The group with `data` and `meta`: the root, or the only folder of a zip that was made around it."""
-    root = zarr.open_group(ZipStore(path, mode="r") if path.is_file() else path, mode="r", zarr_format=2)
-    if "data" in root:
-        return root
-    inner = [group for _, group in root.groups() if "data" in group]
-    if len(inner) != 1:
-        raise ValueError("there is no group 'data'")
-    return inner[0]
+    """The group with `data` and `meta`; in a zip it may lie in a folder, which zarr does not look for."""
+    if path.is_dir():
+        return zarr.open_group(path, mode="r", zarr_format=2)
+    end = "meta/episode_ends/.zarray"
+    with zipfile.ZipFile(path) as archive:
+        found = [name for name in archive.namelist() if name == end or name.endswith(f"/{end}")]
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} entries called {end}, expected 1")
+    return zarr.open_group(
+        ZipStore(path, mode="r"), mode="r", zarr_format=2, path=found[0].removesuffix(end).rstrip("/")
+    )
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:

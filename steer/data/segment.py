@@ -74,6 +74,7 @@ def _attributes(episode: Episode) -> dict[str, Any]:
         "success": episode.success,
         "success_source": episode.success_source,
         "instruction": episode.task.instruction,
+        "goal_image": episode.task.goal_image is not None,
         "source": episode.source,
         "info": dict(episode.info),
     }
@@ -156,8 +157,8 @@ class Segment:
         )
 
     def _task(self, index: int) -> Task:
-        name = f"goal_images/{index}"
-        image = np.asarray(self._array(name)[...], np.uint8) if name in self._group else None
+        shown = self._attributes[index]["goal_image"]
+        image = np.asarray(self._array(f"goal_images/{index}")[...], np.uint8) if shown else None
         return Task(self.records[index].task.instruction, image)
 
     def _records(self) -> tuple[EpisodeRecord, ...]:
