@@ -38,8 +38,8 @@ class Camera:
     up: tuple[float, float, float] = (0.0, 0.0, 1.0)
 
 
-FRONT: Final = Camera(eye_m=(1.25, 0.0, 0.62), target_m=(0.42, 0.0, 0.12), fov_deg=42.0)
-VIDEO: Final = Camera(eye_m=(1.12, -0.72, 0.62), target_m=(0.40, 0.0, 0.16), fov_deg=44.0)
+FRONT: Final = Camera(eye_m=(1.22, 0.0, 0.78), target_m=(0.42, 0.0, 0.10), fov_deg=42.0)
+VIDEO: Final = Camera(eye_m=(1.22, -0.86, 0.86), target_m=(0.36, 0.0, 0.20), fov_deg=44.0)
 
 
 def camera(view: str, arm: PandaArm) -> Camera:

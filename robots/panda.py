@@ -49,7 +49,7 @@ class Panda:
         self._client: BulletClient | None = None
         self._arm: PandaArm | None = None
         self._photographer: Photographer | None = None
-        self._last: Float[np.ndarray, "7"] | None = None
+        self._last: Float[np.ndarray, " 7"] | None = None
 
     @property
     def spec(self) -> RobotSpec:
@@ -79,7 +79,7 @@ class Panda:
                 arrays[view] = self._photographer.view(view, arm, self._image_size)
         return Frame(arrays, time.monotonic())
 
-    def send(self, action: Float[np.ndarray, "7"]) -> Float[np.ndarray, "7"]:
+    def send(self, action: Float[np.ndarray, " 7"]) -> Float[np.ndarray, " 7"]:
         """Follow one action, within its bounds; `SpecError` if it is not finite or of a wrong shape."""
         arm = self._connected()
         PANDA_ACTION.check_shape(action, "action")

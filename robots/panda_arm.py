@@ -66,8 +66,8 @@ FINGER_FORCE_N: Final = 40.0
 class ArmPose:
     """Where the hand is: position m[3], angles rad[3] (roll - pi, pitch, yaw), gripper width m."""
 
-    position_m: Float[np.ndarray, "3"]
-    angles_rad: Float[np.ndarray, "3"]
+    position_m: Float[np.ndarray, " 3"]
+    angles_rad: Float[np.ndarray, " 3"]
     width_m: float
 
 
@@ -75,8 +75,8 @@ class ArmPose:
 class Command:
     """What the arm is following: the target that deltas are added to, and the gripper (+1 open, -1 closed)."""
 
-    position_m: Float[np.ndarray, "3"] = field(default_factory=lambda: np.zeros(3))
-    angles_rad: Float[np.ndarray, "3"] = field(default_factory=lambda: np.zeros(3))
+    position_m: Float[np.ndarray, " 3"] = field(default_factory=lambda: np.zeros(3))
+    angles_rad: Float[np.ndarray, " 3"] = field(default_factory=lambda: np.zeros(3))
     gripper: float = 1.0
 
     def copy(self) -> Command:
@@ -119,7 +119,7 @@ class PandaArm:
         angles = np.array([roll % (2 * math.pi) - math.pi, pitch, yaw])
         return ArmPose(np.array(link[4]), angles, float(fingers[0][0] + fingers[1][0]))
 
-    def follow(self, action: Float[np.ndarray, "7"], pose: ArmPose) -> None:
+    def follow(self, action: Float[np.ndarray, " 7"], pose: ArmPose) -> None:
         """Add one action within bounds to the command, and set the motors; `pose` is the measured pose now."""
         ahead = np.clip(
             self.command.position_m + action[:3], pose.position_m - MAX_LEAD_M, pose.position_m + MAX_LEAD_M

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, ClassVar, Final, SupportsFloat
+from typing import Any, Final, SupportsFloat
 
 import gymnasium
 import numpy as np
@@ -34,7 +34,7 @@ class State:
 
     _world: World
     _snapshot: Snapshot
-    _goal_xy_m: Float[np.ndarray, "2"]
+    _goal_xy_m: Float[np.ndarray, " 2"]
     _tick: int
     _ended: bool
     _rng: Mapping[str, Any]
@@ -49,11 +49,13 @@ class State:
     def __enter__(self) -> State:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.release()
 
 
-class PickPlace(gymnasium.Env[dict[str, Array], NDArray[np.float32]]):
+class PickPlace(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
     """Put the cube on the disc.
 
     images: views to add to the observation, of "front" and "wrist", uint8[image_size, image_size, 3] each.
@@ -61,7 +63,7 @@ class PickPlace(gymnasium.Env[dict[str, Array], NDArray[np.float32]]):
     renderer: "cpu" (TinyRenderer), "gpu" (EGL), or "auto".
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": int(RATE_HZ)}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": int(RATE_HZ)}  # noqa: RUF012  # as in the base
 
     def __init__(
         self,
@@ -76,8 +78,14 @@ class PickPlace(gymnasium.Env[dict[str, Array], NDArray[np.float32]]):
         cube_friction: float = 1.0,
         renderer: Renderer = "auto",
     ) -> None:
-        if horizon < 1:
-            raise ConfigError(f"horizon is {horizon} ticks, expected at least 1")
+        positive = {"goal_tolerance_m": goal_tolerance_m, "cube_mass_kg": cube_mass_kg, "render_size": render_size}
+        for name, value in {"horizon": horizon, **positive}.items():
+            if not value > 0:
+                raise ConfigError(f"{name} is {value}, expected a positive number")
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ConfigError(
+                f"render_mode is {render_mode!r}, expected one of {self.metadata['render_modes']} or None"
+            )
         self.render_mode = render_mode
         self._views = tuple(images)
         self._image_size = image_size
@@ -93,7 +101,7 @@ class PickPlace(gymnasium.Env[dict[str, Array], NDArray[np.float32]]):
         self.robot_spec = _robot_spec(self._views, image_size)
         self.action_space = gymnasium.spaces.Box(PANDA_ACTION.low, PANDA_ACTION.high, dtype=np.float32)
         self.observation_space = gymnasium.spaces.Dict(
-            {spec.name: _space(spec) for spec in self.robot_spec.observation.arrays}
+            {spec.name: _box(spec) for spec in self.robot_spec.observation.arrays}
         )
 
     def reset(
@@ -106,11 +114,9 @@ class PickPlace(gymnasium.Env[dict[str, Array], NDArray[np.float32]]):
         self._goal_xy_m = start.goal_xy_m
         self._tick = 0
         self._ended = False
-        return self._observe(self._scene()), _info(success=False)
+        return self.observe(), _info(success=False)
 
-    def step(
-        self, action: NDArray[np.float32]
-    ) -> tuple[dict[str, Array], SupportsFloat, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[np.float32]) -> tuple[dict[str, Array], SupportsFloat, bool, bool, dict[str, Any]]:
         """One control tick (50 ms). Actions outside the bounds are clipped; `SpecError` if not finite or of a wrong shape."""
         if self._ended:
             raise gymnasium.error.ResetNeeded("the episode has ended or none has begun: call reset()")
@@ -122,11 +128,15 @@ class PickPlace(gymnasium.Env[dict[str, Array], NDArray[np.float32]]):
         self._ended = success or truncated
         return self._observe(scene), float(success), success, truncated, _info(success)
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]  # the base's RenderFrame is a bare TypeVar
+    def render(self) -> NDArray[np.uint8] | None:
         """uint8[render_size, render_size, 3], a picture for people."""
         if self.render_mode is None:
             return None
         return self._photographer().take(VIDEO, self._render_size, self._render_size)
+
+    def observe(self) -> dict[str, Array]:
+        """The observation of this moment, measured anew."""
+        return self._observe(self._scene())
 
     def save(self) -> State:
         """Keep this moment: physics, commanded target, goal, tick and random numbers. Costs milliseconds; `release` it."""
@@ -142,7 +152,7 @@ class PickPlace(gymnasium.Env[dict[str, Array], NDArray[np.float32]]):
         self._tick = state._tick
         self._ended = state._ended
         self.np_random.bit_generator.state = state._rng
-        return self._observe(self._scene())
+        return self.observe()
 
     def close(self) -> None:
         """Free the physics client."""
@@ -170,12 +180,12 @@ def _robot_spec(views: tuple[str, ...], image_size: int) -> RobotSpec:
     return RobotSpec("panda-pick-place", PANDA_ACTION, ObservationSpec(arrays), keep=("gripper",))
 
 
-def _space(spec: ArraySpec) -> gymnasium.spaces.Box:
-    low, high = (0, 255) if spec.dtype == "uint8" else (spec.low, spec.high)
+def _box(spec: ArraySpec) -> gymnasium.spaces.Box:
+    low, high = (-np.inf if spec.low is None else spec.low), (np.inf if spec.high is None else spec.high)
     return gymnasium.spaces.Box(low, high, spec.shape, np.dtype(spec.dtype).type)
 
 
-def _sendable(action: NDArray[np.float32]) -> Float[np.ndarray, "7"]:
+def _sendable(action: NDArray[np.float32]) -> Float[np.ndarray, " 7"]:
     """The action within bounds; `SpecError` for what cannot be sent."""
     given = np.asarray(action, np.float32)
     if given.shape != (PANDA_ACTION.size,):

@@ -42,21 +42,25 @@ DEFAULT_PATIENCE_TICKS: Final = 40
 class View:
     """What the expert reads from an observation."""
 
-    ee_m: Float[np.ndarray, "3"]
-    angles_rad: Float[np.ndarray, "3"]
-    cube_m: Float[np.ndarray, "3"]
+    ee_m: Float[np.ndarray, " 3"]
+    angles_rad: Float[np.ndarray, " 3"]
+    cube_m: Float[np.ndarray, " 3"]
     cube_yaw_rad: float
-    goal_m: Float[np.ndarray, "2"]
+    goal_m: Float[np.ndarray, " 2"]
 
     @classmethod
-    def of(cls, state: Float[np.ndarray, "20"]) -> View:
+    def of(cls, state: Float[np.ndarray, " 20"]) -> View:
         def vector(first: str, size: int) -> Float[np.ndarray, " n"]:
             start = STATE_SPEC.index(first)
             return state[start : start + size].astype(np.float64)
 
         sine, cosine = vector("cube.sin4yaw", 2)
         return cls(
-            vector("ee.x", 3), vector("ee.roll", 3), vector("cube.x", 3), math.atan2(sine, cosine) / 4, vector("goal.x", 2)
+            vector("ee.x", 3),
+            vector("ee.roll", 3),
+            vector("cube.x", 3),
+            math.atan2(sine, cosine) / 4,
+            vector("goal.x", 2),
         )
 
     @property
@@ -84,7 +88,7 @@ class Expert:
         self._yaw_rad = 0.0
         self._way_m = 0.0
 
-    def act(self, state: Float[np.ndarray, "20"]) -> Float[np.ndarray, "7"]:
+    def act(self, state: Float[np.ndarray, " 20"]) -> Float[np.ndarray, " 7"]:
         """The next action, within the bounds of the action spec."""
         view = View.of(state)
         if self.phase in (Phase.APPROACH, Phase.DESCEND):
@@ -105,7 +109,7 @@ class Expert:
         along_fingers = np.array([math.sin(self._yaw_rad), -math.cos(self._yaw_rad)])
         self._grasp_m = view.cube_m[:2] + self.strategy.grasp_offset_m + self._fault.beside_m * along_fingers
 
-    def _target(self, view: View) -> Float[np.ndarray, "3"]:
+    def _target(self, view: View) -> Float[np.ndarray, " 3"]:
         """Where the hand should be in this phase, m."""
         plan = self.strategy
         over_cube = self.phase <= Phase.LIFT
@@ -122,7 +126,7 @@ class Expert:
         }[self.phase]
         return np.array([*place, height])
 
-    def _move(self, view: View) -> Float[np.ndarray, "6"]:
+    def _move(self, view: View) -> Float[np.ndarray, " 6"]:
         """Straight towards the target, the fastest axis at the strategy's speed; the wrist turns along."""
         way = self._target(view) - view.ee_m
         longest = self.strategy.speed * MAX_TRANSLATION_M
@@ -131,7 +135,7 @@ class Expert:
         fastest = self.strategy.speed * MAX_ROTATION_RAD
         return np.concatenate([step, np.clip(turn, -fastest, fastest)])
 
-    def _noise(self) -> Float[np.ndarray, "7"]:
+    def _noise(self) -> Float[np.ndarray, " 7"]:
         scale = 0.5 if self.phase in FINGER_PHASES else 1.0
         return scale * NOISE_DEVIATION * self._rng.standard_normal(PANDA_ACTION.size)
 

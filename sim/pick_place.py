@@ -60,7 +60,7 @@ REST_SPEED_M_S: Final = 0.05
 class CubePose:
     """position m[3], yaw rad (about the vertical), speed m/s."""
 
-    position_m: Float[np.ndarray, "3"]
+    position_m: Float[np.ndarray, " 3"]
     yaw_rad: float
     speed_m_s: float
 
@@ -69,9 +69,9 @@ class CubePose:
 class Start:
     """How an episode begins."""
 
-    cube_xy_m: Float[np.ndarray, "2"]
+    cube_xy_m: Float[np.ndarray, " 2"]
     cube_yaw_rad: float
-    goal_xy_m: Float[np.ndarray, "2"]
+    goal_xy_m: Float[np.ndarray, " 2"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Scene:
 
     arm: ArmPose
     cube: CubePose
-    goal_xy_m: Float[np.ndarray, "2"]
+    goal_xy_m: Float[np.ndarray, " 2"]
     gripper_command: float
 
 
@@ -94,7 +94,7 @@ def draw_start(rng: np.random.Generator) -> Start:
     return Start(cube, yaw, goal)
 
 
-def state(scene: Scene) -> Float[np.ndarray, "20"]:
+def state(scene: Scene) -> Float[np.ndarray, " 20"]:
     """The observation, see the module's contract."""
     arm, cube = scene.arm, scene.cube
     numbers = np.concatenate(
@@ -110,7 +110,8 @@ def state(scene: Scene) -> Float[np.ndarray, "20"]:
             [scene.gripper_command],
         ]
     )
-    return np.clip(numbers, -STATE_LIMIT, STATE_LIMIT).astype(np.float32)
+    observed: Float[np.ndarray, " 20"] = np.clip(numbers, -STATE_LIMIT, STATE_LIMIT).astype(np.float32)
+    return observed
 
 
 def succeeded(scene: Scene, tolerance_m: float) -> bool:

@@ -53,7 +53,7 @@ class World:
         )
         self.arm.home(rng)
 
-    def tick(self, action: Float[np.ndarray, "7"], pose: ArmPose) -> None:
+    def tick(self, action: Float[np.ndarray, " 7"], pose: ArmPose) -> None:
         """Command the arm and let one control period pass."""
         self.arm.follow(action, pose)
         advance(self.client, 1.0 / RATE_HZ)
@@ -89,9 +89,7 @@ class World:
         shape = self.client.createCollisionShape(pybullet.GEOM_BOX, halfExtents=half)
         picture = self.client.createVisualShape(pybullet.GEOM_BOX, halfExtents=half, rgbaColor=CUBE_COLOUR)
         cube: int = self.client.createMultiBody(mass_kg, shape, picture, [0.5, 0.0, CUBE_HALF_M])
-        self.client.changeDynamics(
-            cube, -1, lateralFriction=friction, spinningFriction=0.005, rollingFriction=0.0001
-        )
+        self.client.changeDynamics(cube, -1, lateralFriction=friction, spinningFriction=0.005, rollingFriction=0.0001)
         return cube
 
     def _make_disc(self, radius_m: float) -> int:
