@@ -90,7 +90,7 @@ class SteeringService(steering_pb2_grpc.SteeringServicer):
         spec = critic.spec
         return steering_pb2.CriticInfo(
             version=critic.version,
-            prefixes=spec.prefixes,
+            prefixes=spec.prefixes if spec.scores == "executed" else (),
             scores=spec.scores,
             members=spec.members,
             may_steer=self._may_steer,

@@ -138,7 +138,7 @@ class CriticInfo(_message.Message):
     """The verdict of its training: may it steer? Absent where none was written."""
     @_builtins.property
     def prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """lengths (committed + executed) that it was trained to score"""
+        """lengths (committed + executed) that it can score; empty: any"""
 
     def __init__(
         self,

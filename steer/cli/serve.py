@@ -1,0 +1,69 @@
+"""`steer serve --policy POLICY [--critic CRITIC]`: steered actions over gRPC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from steer import registry
+from steer.checkpoints import read_checkpoint
+from steer.engine import Engine
+from steer.errors import ConfigError, UnsupportedError
+from steer.model_name import ModelName
+from steer.server.server import ServerConfig, serve
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Serve a policy, steered by a critic if one is given; a critic alone re-ranks candidates that its callers bring."""
+
+    policy: str = ""
+    """kind:place, or a checkpoint folder."""
+    critic: str = ""
+    """kind:place, or a checkpoint folder."""
+    allow_unready: bool = False
+    """Serve a critic although the verdict of its training says that it may not steer."""
+    server: Annotated[ServerConfig, tyro.conf.arg(name="")] = field(default_factory=ServerConfig)
+
+    def run(self) -> None:
+        console = Console(stderr=True, soft_wrap=True)
+        if not self.policy and not self.critic:
+            raise ConfigError("nothing to serve: give --policy, --critic, or both")
+        verdict = read_verdict(self.critic) if self.critic else None
+        if verdict is not None and not verdict["may_steer"] and not self.allow_unready:
+            raise UnsupportedError(refusal(self.critic, verdict))
+        policy = registry.policy(self.policy) if self.policy else None
+        critic = registry.critic(self.critic) if self.critic else None
+        if critic is not None and verdict is None:
+            console.print(f"{self.critic}: its training left no verdict, so nobody knows whether it can rank")
+        engine = Engine(policy, critic)
+        may_steer = None if verdict is None else bool(verdict["may_steer"])
+        console.print(f"policy {(policy and policy.version) or 'none'}, critic {(critic and critic.version) or 'none'}")
+        serve(engine, self.server, may_steer, lambda address: console.print(f"serving on {address}, Ctrl-C stops"))
+        console.print("stopped")
+
+
+def read_verdict(critic: str) -> dict[str, Any] | None:
+    """The verdict in the critic's checkpoint folder: may it steer, and why; None for a critic that is no folder, or has none."""
+    place = Path(ModelName.parse(critic).place)
+    if not (place / "documents" / "verdict.json").exists():
+        return None
+    document: dict[str, Any] = read_checkpoint(place).documents["verdict"]
+    if not isinstance(document.get("may_steer"), bool):
+        raise ConfigError(
+            f"{place}: its verdict does not say 'may_steer': train the critic again, or remove the document"
+        )
+    return document
+
+
+def refusal(critic: str, verdict: dict[str, Any]) -> str:
+    """Why this critic is not served, in the words of its verdict."""
+    reasons = "".join(f"\n  - {reason}" for reason in verdict.get("reasons", ()))
+    return (
+        f"the critic {critic} may not steer, its own verdict says:{reasons}\n"
+        "train it on more or more varied episodes, or serve it anyway with --allow-unready"
+    )
