@@ -4,12 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := steer policies critics robots sim
-# Two processes share two cores: one thread each. Large temporaries are kept instead of returned to the kernel and faulted
-# in again, which costs up to a third of the time of small-network training (see docs/roadmap.md).
+# Worker processes share the cores: one thread each.
 export OMP_NUM_THREADS ?= 1
-export MALLOC_MMAP_THRESHOLD_ ?= 4000000000
-export MALLOC_TRIM_THRESHOLD_ ?= 8000000000
-export MALLOC_TOP_PAD_ ?= 268435456
 
 .PHONY: install test check format proto demo clean
 install: $(STAMP)

@@ -86,8 +86,15 @@ class Environment:
         return (self._env.unwrapped.save(), self._tick)
 
     def restore(self, state: Any) -> None:
+        """Go back to a saved state; what follows is what followed it the first time."""
         saved, self._tick = state
         self._env.unwrapped.restore(saved)
+
+    def release(self, state: Any) -> None:
+        """Free a saved state, for environments that keep it in a simulator."""
+        saved, _ = state
+        if hasattr(saved, "release"):
+            saved.release()
 
     def close(self) -> None:
         self._env.close()

@@ -42,9 +42,11 @@ class Collect:
 
 def collect(path: Path, episodes: int, seed: int, workers: int | None = None) -> list[tuple[str, bool, int]]:
     """Record and store episodes; returns (mode, success, length) of each. Every published episode survives a kill."""
-    from sim.demonstrations import ROBOT
+    from sim.env import PickPlace
 
-    store = EpisodeStore.open(path) if path.exists() else EpisodeStore.create(path, ROBOT)
+    environment = PickPlace()
+    store = EpisodeStore.create(path, environment.robot_spec, exist_ok=True)
+    environment.close()
     recorded = []
     seeds = range(seed, seed + episodes)
     with store.writer() as writer, progress_bar() as bar:
@@ -57,7 +59,6 @@ def collect(path: Path, episodes: int, seed: int, workers: int | None = None) ->
 def _demonstrator() -> Callable[[int], Episode]:
     """One worker's tools: an environment, kept for all its episodes."""
     import gymnasium
-
     from sim.demonstrations import demonstrate
 
     return partial(demonstrate, gymnasium.make("steer/PickPlace-v0"))
@@ -66,7 +67,9 @@ def _demonstrator() -> Callable[[int], Episode]:
 def _summary(episodes: list[tuple[str, bool, int]]) -> Table:
     count = Counter(mode for mode, _, _ in episodes)
     good = Counter(mode for mode, success, _ in episodes if success)
-    table = Table(title=f"{len(episodes)} episodes, {sum(good.values())} succeeded, {sum(n for _, _, n in episodes)} steps")
+    table = Table(
+        title=f"{len(episodes)} episodes, {sum(good.values())} succeeded, {sum(n for _, _, n in episodes)} steps"
+    )
     table.add_column("mode")
     table.add_column("episodes", justify="right")
     table.add_column("succeeded", justify="right")
