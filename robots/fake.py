@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float
 
+from robots.limits import within_bounds
 from robots.options import integer, refuse_unknown
 from steer.action import ActionAxis, ActionSpec
 from steer.errors import RobotError
@@ -91,8 +92,7 @@ class FakeRobot:
     def send(self, action: Float[np.ndarray, " a"]) -> Float[np.ndarray, " a"]:
         """Move the point by the action, within its bounds; `SpecError` if it is not finite or of a wrong shape."""
         self._check()
-        clipped, _ = self.spec.action.clip(action)
-        self.spec.action.validate(clipped, "action")
+        clipped = within_bounds(self.spec.action, action)
         self._sum = clipped.astype(float) if self.spec.action.kind == "absolute" else self._sum + clipped
         self.sent.append(clipped)
         return clipped

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from robots.limits import within_bounds
 from robots.options import integer
 from steer.environment import Environment, Outcome
 from steer.errors import ConfigError, RobotError
@@ -85,8 +86,7 @@ class GymRobot:
         """Step the environment once with the action, within its bounds; `RobotError` when the episode is over."""
         if self._frame is None or self.ended:
             raise RobotError("no episode is running: call home() to begin the next one")
-        self.spec.action.check_shape(action, "action")
-        clipped, _ = self.spec.action.clip(action)
+        clipped = within_bounds(self.spec.action, action)
         self.outcome = self._environment.step(clipped)
         self._frame = _now(self.outcome.frame)
         self._last = clipped

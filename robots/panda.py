@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from robots.bullet import BulletClient, advance, connect, load_floor
 from robots.camera import Photographer, Renderer, view_specs
+from robots.limits import within_bounds
 from robots.options import integer, names, refuse_unknown
 from robots.panda_arm import PANDA_ACTION, RATE_HZ, PandaArm
 from steer.errors import RobotError
@@ -82,9 +83,7 @@ class Panda:
     def send(self, action: Float[np.ndarray, " 7"]) -> Float[np.ndarray, " 7"]:
         """Follow one action, within its bounds; `SpecError` if it is not finite or of a wrong shape."""
         arm = self._connected()
-        PANDA_ACTION.check_shape(action, "action")
-        clipped, _ = PANDA_ACTION.clip(action)
-        PANDA_ACTION.validate(clipped, "action")
+        clipped = within_bounds(PANDA_ACTION, action)
         arm.follow(clipped, arm.pose())
         advance(arm.client, 1.0 / RATE_HZ)
         self._last = clipped

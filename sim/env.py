@@ -17,10 +17,11 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from robots.camera import VIDEO, Photographer, Renderer, view_specs
+from robots.limits import within_bounds
 from robots.panda_arm import PANDA_ACTION, RATE_HZ
 from sim.pick_place import INSTRUCTION, STATE_SPEC, Scene, draw_start, state, succeeded
 from sim.world import Snapshot, World
-from steer.errors import ConfigError, SpecError
+from steer.errors import ConfigError
 from steer.observation import ObservationSpec
 from steer.robot import RobotSpec
 from steer.spec import Array, ArraySpec
@@ -120,7 +121,8 @@ class PickPlace(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         """One control tick (50 ms). Actions outside the bounds are clipped; `SpecError` if not finite or of a wrong shape."""
         if self._ended:
             raise gymnasium.error.ResetNeeded("the episode has ended or none has begun: call reset()")
-        self._world.tick(_sendable(action), self._world.arm.pose())
+        given = np.asarray(action, np.float32)  # gymnasium's callers bring lists and doubles
+        self._world.tick(within_bounds(PANDA_ACTION, given), self._world.arm.pose())
         self._tick += 1
         scene = self._scene()
         success = succeeded(scene, self._tolerance_m)
@@ -183,16 +185,6 @@ def _robot_spec(views: tuple[str, ...], image_size: int) -> RobotSpec:
 def _box(spec: ArraySpec) -> gymnasium.spaces.Box:
     low, high = (-np.inf if spec.low is None else spec.low), (np.inf if spec.high is None else spec.high)
     return gymnasium.spaces.Box(low, high, spec.shape, np.dtype(spec.dtype).type)
-
-
-def _sendable(action: NDArray[np.float32]) -> Float[np.ndarray, " 7"]:
-    """The action within bounds; `SpecError` for what cannot be sent."""
-    given = np.asarray(action, np.float32)
-    if given.shape != (PANDA_ACTION.size,):
-        raise SpecError(f"action: got shape {given.shape}, expected ({PANDA_ACTION.size},): {list(PANDA_ACTION.names)}")
-    clipped, _ = PANDA_ACTION.clip(given)
-    PANDA_ACTION.validate(clipped, "action")
-    return clipped
 
 
 def _info(success: bool) -> dict[str, Any]:
