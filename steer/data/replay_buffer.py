@@ -19,13 +19,13 @@ import numpy as np
 import zarr
 from zarr.storage import ZipStore
 
-from steer.action import UNKNOWN, ActionAxis, ActionSpec
+from steer.action import UNKNOWN
+from steer.data.draft import draft_robot
 from steer.data.episode import Episode, EpisodeRecord
 from steer.data.segment import READ_ERRORS, WHOLE_BYTES
 from steer.errors import SpecError, StoreError
-from steer.observation import ObservationSpec
 from steer.robot import RobotSpec
-from steer.spec import Array, ArraySpec
+from steer.spec import Array
 
 # The buffer does not say its rate; Push-T, the format's first data set, was recorded at this one.
 ASSUMED_RATE_HZ = 10.0
@@ -97,10 +97,9 @@ class ReplayBuffer:
 
     def _draft(self) -> RobotSpec:
         actions = np.asarray(self._arrays["action"][...], np.float32)
-        observations = [
-            (key, self._convert(key, np.asarray(a[:1]))) for key, a in self._arrays.items() if key != "action"
-        ]
-        return draft_robot(self.path.name, actions, dict(observations), ASSUMED_RATE_HZ)
+        bounds = np.stack([actions.min(axis=0), actions.max(axis=0)])
+        frames = {key: self._convert(key, np.asarray(a[:1])) for key, a in self._arrays.items() if key != "action"}
+        return draft_robot(self.path.name, bounds, frames, ASSUMED_RATE_HZ)
 
     def _check_lengths(self) -> None:
         rows = int(self._ends[-1]) if len(self._ends) else 0
@@ -119,23 +118,6 @@ class ReplayBuffer:
         return StoreError(
             f"replay buffer {self.path} cannot be read ({type(error).__name__}: {error}): check or copy it again"
         )
-
-
-def draft_robot(name: str, actions: Array, frames: dict[str, Array], rate_hz: float) -> RobotSpec:
-    """A robot spec from data alone: everything that numbers cannot tell is "unknown".
-
-    actions: float32[N, A], for the bounds; frames: key -> [any, ...], for dtypes and shapes.
-    """
-    lows, highs = actions.min(axis=0), actions.max(axis=0)
-    axes = tuple(
-        # A constant axis still needs an interval.
-        ActionAxis(f"action{i}", UNKNOWN, float(low), float(high if high > low else low + 1.0))
-        for i, (low, high) in enumerate(zip(lows, highs, strict=True))
-    )
-    arrays = tuple(ArraySpec(key, str(value.dtype), value.shape[1:]) for key, value in sorted(frames.items()))
-    return RobotSpec(
-        name, ActionSpec(axes, "unknown", UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, rate_hz), ObservationSpec(arrays)
-    )
 
 
 def _open_root(path: Path) -> zarr.Group:

@@ -1,0 +1,74 @@
+"""`steer convert SOURCE DEST`: other people's episodes into an episode store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+
+from steer.cli.progress import progress_bar
+from steer.data.convert import Conversion, convert, draft, read_robot, write_robot
+from steer.data.draft import unknown_fields
+from steer.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Read a Diffusion Policy replay buffer (zarr v2, folder or .zarr.zip), or a folder of .npz episodes, one per file:
+    observation.<key> [N+1, ...] or [N, ...], action [N, A], and optionally reward, success, terminated, truncated,
+    instruction, step.<name>. What the data mean stands in a robot sidecar, drafted when it is missing."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """Replay buffer, or folder of .npz files."""
+    dest: Annotated[Path, tyro.conf.Positional]
+    """Episode store to create."""
+    robot: Path | None = None
+    """Robot sidecar (a robot spec as JSON); DEST.robot.json unless given."""
+    rate_hz: float | None = None
+    """Control rate of the recording; needed once, for the draft of the sidecar."""
+    skip_broken: bool = False
+    """Leave out episodes that do not fit, instead of stopping."""
+
+    def run(self) -> None:
+        console = Console(soft_wrap=True)
+        sidecar = self.robot or self.dest.with_name(f"{self.dest.name}.robot.json")
+        with progress_bar(console) as bar:
+            if not sidecar.exists():
+                self._draft(sidecar, bar)
+            robot = read_robot(sidecar)
+            done = convert(self.source, self.dest, robot, self.skip_broken, _report(bar, "convert"))
+        _print(console, self.dest, done)
+
+    def _draft(self, sidecar: Path, bar: Progress) -> NoReturn:
+        """Write a draft and stop: a person has to say what the numbers mean."""
+        if self.rate_hz is None:
+            raise ConfigError(
+                f"there is no robot sidecar {sidecar}: give --rate-hz, the recording's rate, to have it drafted"
+            )
+        robot = draft(self.source, self.rate_hz, _report(bar, "draft"))
+        write_robot(sidecar, robot)
+        raise ConfigError(
+            f"there was no robot sidecar, a draft is in {sidecar}: state what is unknown ({', '.join(unknown_fields(robot))}), "
+            "check the bounds (they are those of the data), and run this command again"
+        )
+
+
+def _report(bar: Progress, description: str) -> Callable[[int, int], None]:
+    task = bar.add_task(description, total=None)
+    return lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _print(console: Console, dest: Path, done: Conversion) -> None:
+    for problem in done.left_out:
+        console.print(f"left out: {problem}", style="yellow", markup=False)
+    console.print(f"{done.episodes} episodes, {done.steps} steps in {dest}", markup=False)
+    if done.unknown:
+        console.print(
+            f"still unknown, and matching no other spec until stated in {dest}/store.json: {', '.join(done.unknown)}",
+            markup=False,
+        )
