@@ -110,4 +110,5 @@ def _direction(gradient: Float[Tensor, "b k *n"], normalised: bool) -> Float[Ten
     if not normalised:
         return gradient
     length = torch.linalg.vector_norm(gradient.flatten(2), dim=-1).clamp_min(1e-12)
-    return gradient / length.reshape(length.shape + (1,) * (gradient.ndim - 2))
+    unit: Tensor = gradient / length.reshape(length.shape + (1,) * (gradient.ndim - 2))
+    return unit
