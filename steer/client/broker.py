@@ -130,7 +130,7 @@ class ChunkBroker:
         self._ask_again_at = 0.0
         self._error: SteerError | None = None
         self.counts: Counter[str] = Counter()
-        """"asked", "chunks" taken, "late" answers, "foreign" and "stale" ones dropped, "failed" requests."""
+        """"asked", "chunks" taken, "late" answers, "foreign", "stale" and "not finite" ones dropped, "failed" requests."""
 
     def reset(self, episode: int, seed: int) -> None:
         """A new episode: what was planned and asked before is not for it. Request i of it has the seed `seed` + i."""
@@ -228,9 +228,19 @@ class ChunkBroker:
         elif tick >= asked.starts_at:
             self._asked = None
             self._answered()
-            self.counts["chunks"] += 1
             self.counts["late"] += tick > asked.starts_at
-            self._plan = _Plan(asked.answer.result(), asked.observed_s)
+            self._adopt(asked.answer.result(), asked.observed_s)
+
+    def _adopt(self, decision: Decision, observed_s: float) -> None:
+        """Make it the plan, unless it holds a number that is not finite: it could neither be sent nor committed."""
+        if np.isfinite(decision.actions).all():
+            self.counts["chunks"] += 1
+            self._plan = _Plan(decision, observed_s)
+            return
+        if not self.counts["not finite"]:
+            _log.warning("a chunk is not finite, holding and asking again", policy=decision.policy_version)
+        self.counts["not finite"] += 1
+        self._ask_again_at = self._now() + self._config.retry_s
 
     def _answered(self) -> None:
         if self._failing_since is not None:

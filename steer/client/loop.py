@@ -149,7 +149,7 @@ class ControlLoop:
             late_chunks=asked["late"],
             failed_requests=asked["failed"],
             holds=rules["held"] + rules["not finite"],
-            not_finite=rules["not finite"],
+            not_finite=rules["not finite"] + asked["not finite"],
             out_of_bounds=rules["out of bounds"],
             large_steps=rules["large step"],
             stale_dropped=asked["stale"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from dataclasses import dataclass
 
@@ -60,10 +61,10 @@ class Deadlines:
     def advance(self, now: float) -> int:
         """Go on to the next deadline; returns how many were passed over.
 
-        After an overrun the ticks that are past are skipped rather than made up for: commands in quick succession would
-        move the robot faster than its control rate.
+        A deadline that is past by more than half a period is skipped rather than made up for: commands in quick succession
+        would move the robot faster than its control rate.
         """
         self._index += 1
-        skipped = max(0, int(np.floor((now - self.due) / self._period_s)))
+        skipped = max(0, math.floor((now - self.due) / self._period_s + 0.5))
         self._index += skipped
         return skipped

@@ -1,0 +1,98 @@
+"""The recorder: steps become episodes in a store, on a thread of their own, within bounds."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+
+from steer.client.recorder import End, Recorder, Step
+from steer.data.store import EpisodeStore
+from steer.data.writer import EpisodeWriter
+from steer.errors import StoreError
+from steer.observation import Task
+from steer.robot import Frame
+from tests.fakes import ROBOT
+
+
+def frame(tick: int) -> Frame:
+    return Frame({"state": np.full(3, tick, np.float32)}, float(tick))
+
+
+def step(tick: int, held: bool = False) -> Step:
+    sent = np.full(3, 0.01 * tick, np.float32)
+    return Step(frame(tick), sent, None if held else 2 * sent, chunk_start=tick == 1, value=0.5, reward=float(tick))
+
+
+def end(tick: int) -> End:
+    return End(frame(tick), True, False, True, "simulator", Task("reach"), {"episode": 1})
+
+
+def test_steps_become_an_episode(tmp_path: Path) -> None:
+    store = EpisodeStore.create(tmp_path / "store", ROBOT)
+    with Recorder(store) as recorder:
+        for tick in range(3):
+            recorder.step(step(tick, held=tick == 0))
+        recorder.end(end(3))
+    assert store.refresh() == 1
+    episode = store.episode(0)
+    np.testing.assert_array_equal(episode.observations["state"][:, 0], [0, 1, 2, 3])
+    np.testing.assert_allclose(episode.actions[:, 0], [0, 0.01, 0.02])
+    np.testing.assert_allclose(episode.steps["proposed"][:, 0], [np.nan, 0.02, 0.04])
+    np.testing.assert_array_equal(episode.steps["held"], [True, False, False])
+    np.testing.assert_array_equal(episode.steps["chunk_start"], [False, True, False])
+    np.testing.assert_array_equal(episode.rewards, [0, 1, 2])
+    assert (episode.terminated, episode.success, episode.success_source) == (True, True, "simulator")
+    assert (episode.source, episode.task, episode.info) == ("policy", Task("reach"), {"episode": 1})
+
+
+def test_an_episode_without_an_end_is_not_written(tmp_path: Path) -> None:
+    store = EpisodeStore.create(tmp_path / "store", ROBOT)
+    with Recorder(store) as recorder:
+        recorder.step(step(0))
+    assert store.refresh() == 0
+
+
+def test_a_slow_disk_costs_whole_episodes_never_the_callers_time(tmp_path: Path) -> None:
+    store = EpisodeStore.create(tmp_path / "store", ROBOT)
+    writing, go_on = threading.Event(), threading.Event()
+    add = EpisodeWriter.add
+
+    def slow_add(self: EpisodeWriter, episode: object) -> None:
+        writing.set()
+        go_on.wait(10)
+        add(self, episode)  # type: ignore[arg-type]
+
+    with patch.object(EpisodeWriter, "add", slow_add), Recorder(store, max_steps=4) as recorder:
+        recorder.step(step(0))
+        recorder.end(end(1))
+        assert writing.wait(10)
+        for tick in range(6):  # the queue holds four
+            recorder.step(step(tick))
+        go_on.set()
+        while recorder.counts["episodes"] < 1:
+            pass
+        recorder.end(end(6))
+    assert recorder.counts["dropped"] == 2
+    assert recorder.counts["incomplete"] == 1
+    assert store.refresh() == 1
+
+
+def test_a_failing_disk_is_counted_and_later_episodes_are_still_written(tmp_path: Path) -> None:
+    store = EpisodeStore.create(tmp_path / "store", ROBOT)
+    add, calls = EpisodeWriter.add, []
+
+    def failing_once(self: EpisodeWriter, episode: object) -> None:
+        calls.append(episode)
+        if len(calls) == 1:
+            raise StoreError("no space left")
+        add(self, episode)  # type: ignore[arg-type]
+
+    with patch.object(EpisodeWriter, "add", failing_once), Recorder(store) as recorder:
+        for _ in range(2):
+            recorder.step(step(0))
+            recorder.end(end(1))
+    assert (recorder.counts["failed"], recorder.counts["episodes"]) == (1, 1)
+    assert store.refresh() == 1
