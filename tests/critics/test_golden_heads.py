@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from critics.heads import HLGauss, HLGaussConfig
-from steer.data.frames import Frames
 from tests.critics.golden import CLOSE, load
+from tests.critics.toys import frames_of
 
 DATA = load("distributional_iql_mc")
 RANGES = ("m51_v-50_0", "m128_v-100_0", "m21_v-1_1")
@@ -41,8 +41,8 @@ def test_values_and_cross_entropy(case: str, form: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("case", ["L12_k3_g098", "L2_k3_g098", "L40_k1_g099"])
-def test_monte_carlo_returns(case: str, make_frames) -> None:
+def test_monte_carlo_returns(case: str) -> None:
     """The published labels of a success: rewards -1 and, on the last k steps, 0; the mask only cuts where rewards are 0."""
     reward, gamma = DATA[f"mc.{case}.reward"], float(DATA[f"mc.{case}.len_npos_gamma"][2])
-    frames: Frames = make_frames([reward])
+    frames = frames_of([reward])
     np.testing.assert_allclose(frames.mc_returns(gamma)[:-1], DATA[f"mc.{case}.mc_return"], **CLOSE)

@@ -1,15 +1,19 @@
-"""Small data for critics: episodes of a point that is pushed towards a cube."""
+"""Small random data for critics: a hand, a cube, a goal, and the names that say so."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
-import pytest
 
+from critics.config import CriticConfig
+from critics.objective import objective
+from critics.q_critic import QCritic
 from steer.action import ActionAxis, ActionSpec
 from steer.data.frames import Frames
-from steer.observation import ObservationSpec, Task
+from steer.observation import Batch, ObservationSpec, Task
 from steer.robot import RobotSpec
 from steer.spec import ArraySpec
 
@@ -34,14 +38,6 @@ ACTION = ActionSpec(
     rate_hz=20.0,
 )
 ROBOT = RobotSpec("toy", ACTION, ObservationSpec((STATE,)))
-
-FramesMaker = Callable[[Sequence[np.ndarray]], Frames]
-
-
-@pytest.fixture
-def make_frames() -> FramesMaker:
-    """Frames with these rewards per episode; a positive last reward is a success and a terminal."""
-    return frames_of
 
 
 def frames_of(rewards: Sequence[np.ndarray], seed: int = 0) -> Frames:
@@ -68,4 +64,33 @@ def frames_of(rewards: Sequence[np.ndarray], seed: int = 0) -> Frames:
 def candidates_of(frames: Frames, count: int = 6, horizon: int = 6, seed: int = 1) -> np.ndarray:
     """Random chunks within bounds, float32[F, K, H, A]."""
     shape = (len(frames), count, horizon, ACTION.size)
+    return (np.random.default_rng(seed).uniform(-1, 1, shape) * ACTION.high).astype(np.float32)
+
+
+def rewards_of(lengths: Sequence[int], successes: Sequence[bool]) -> list[np.ndarray]:
+    """A reward of 1 on the last step of the successful episodes."""
+    return [np.append(np.zeros(n - 1), float(s)).astype(np.float32) for n, s in zip(lengths, successes, strict=True)]
+
+
+def tiny(**changes: Any) -> CriticConfig:
+    """A config that trains in milliseconds."""
+    return replace(CriticConfig(hidden=(16, 16), batch_size=32), **changes)
+
+
+def make_critic(config: CriticConfig, seed: int = 0) -> QCritic:
+    """Random weights, transforms fitted to random data."""
+    frames = frames_of(rewards_of([9, 12], [True, False]))
+    return objective(config, frames, candidates_of(frames), seed).critic()
+
+
+def observe(rows: int, seed: int = 0) -> Batch:
+    """Random states."""
+    rng = np.random.default_rng(seed)
+    spec = ROBOT.observation
+    return Batch.stack([spec.generate(rng) for _ in range(rows)])
+
+
+def chunks_of(rows: int, count: int, steps: int, seed: int = 0) -> np.ndarray:
+    """Random chunks within bounds, float32[B, K, E, A]."""
+    shape = (rows, count, steps, ACTION.size)
     return (np.random.default_rng(seed).uniform(-1, 1, shape) * ACTION.high).astype(np.float32)
