@@ -18,13 +18,13 @@ from jaxtyping import Bool, Float
 from rich.console import Console
 
 from steer import registry
-from steer.cli.progress import progress_bar
 from steer.decision import Decision, Request
 from steer.engine import Engine
 from steer.environment import Environment
 from steer.evaluation.rollout import decision_seed
 from steer.history import History
 from steer.parallel import ordered_map
+from steer.progress import ProgressBar
 from steer.robot import Frame
 
 ENVIRONMENT = "steer/PickPlace-v0"
@@ -46,11 +46,13 @@ class OracleSettings:
     """Seed of the first episode: none that anything was trained or tuned on."""
 
 
-def oracle_share(policy: str, critic: str, temperature: float, settings: OracleSettings, console: Console) -> dict[str, Any]:
+def oracle_share(
+    policy: str, critic: str, temperature: float, settings: OracleSettings, console: Console
+) -> dict[str, Any]:
     """The figures, see the module."""
     make = partial(_worker, policy, critic, temperature, settings)
     seeds = range(settings.seed, settings.seed + settings.episodes)
-    with progress_bar(console) as bar:
+    with ProgressBar(console) as bar:
         found = list(bar.track(ordered_map(make, seeds), total=len(seeds), description="oracle"))
     states = [state for episode in found for state in episode]
     return summarise([value for value, _ in states], np.array([chosen for _, chosen in states]))

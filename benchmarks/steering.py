@@ -22,12 +22,12 @@ import tyro
 from rich.console import Console
 
 from benchmarks.oracle import OracleSettings, oracle_share
-from steer.cli.progress import progress_bar
 from steer.evaluation.rollout import RolloutSettings
 from steer.evaluation.runner import Job, Runner
 from steer.evaluation.setup import Setup
 from steer.evaluation.statistics import paired_difference, wilson
 from steer.parallel import cores
+from steer.progress import ProgressBar
 from steer.selection import Selection
 
 ENVIRONMENT = "steer/PickPlace-v0"
@@ -188,7 +188,7 @@ class Arguments:
             selection=Selection(choose=cell.choose),  # type: ignore[arg-type]  # one of CELLS
         )
         jobs = [Job(self.seed + i, settings) for i in range(self.episodes)]
-        with Runner(setup) as runner, progress_bar(console) as bar:
+        with Runner(setup) as runner, ProgressBar(console) as bar:
             task = bar.add_task(cell.name, total=len(jobs))
             played = runner.run(jobs, lambda done, _: bar.update(task, completed=done))
         return [rollout.success for rollout in played]
@@ -199,10 +199,10 @@ class Arguments:
         base = results["k-1"]
         for cell in cells:
             success = results[cell.name]
-            low, high = wilson(sum(success), len(success))
+            rate, low, high = wilson(sum(success), len(success))
             gain, gain_low, gain_high = paired_difference(base, success)
             tables.setdefault(cell.table, {})[cell.variant] = {
-                "success": sum(success) / len(success),
+                "success": rate,
                 "low": round(low, 4),
                 "high": round(high, 4),
                 "episodes": len(success),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
@@ -172,6 +173,9 @@ def _make(env_id: str, options: dict[str, Any]) -> Any:
         import gymnasium
     except ImportError as error:
         raise MissingExtraError("gymnasium", "sim", f"environment {env_id!r}") from error
+    for plugin in entry_points(group="gymnasium.envs"):
+        # gymnasium itself does this in some versions only; registering twice changes nothing.
+        plugin.load()()
     try:
         return gymnasium.make(env_id, **options)
     except gymnasium.error.Error as error:

@@ -1,0 +1,64 @@
+"""The progress of everything long: a bar on a terminal, a line every few seconds where there is none."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+# Often enough to see that something moves, seldom enough for a log file.
+_LINE_EVERY_S = 10.0
+
+
+class _Note(ProgressColumn):
+    """A task's field `note`, if it has one: the loss, the rate."""
+
+    def render(self, task: Task) -> Text:
+        return Text(str(task.fields.get("note", "")), style="dim")
+
+
+class ProgressBar(Progress):
+    """rich's progress; without a terminal it prints lines instead of nothing."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        console = console or Console(stderr=True)
+        super().__init__(
+            TextColumn("{task.description:<12}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            _Note(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._due_s: dict[TaskID, float] = {}
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        """See `rich.progress.Progress.update`."""
+        super().update(task_id, **changes)
+        if self.console.is_terminal:
+            return
+        task, now = self._tasks[task_id], time.monotonic()
+        due = self._due_s.setdefault(task_id, now + _LINE_EVERY_S)
+        if now < due and not (task.finished and due < math.inf):
+            return
+        self._due_s[task_id] = math.inf if task.finished else now + _LINE_EVERY_S
+        of = f"/{task.total:g}" if task.total is not None else ""
+        line = f"{task.description}: {task.completed:g}{of} {task.fields.get('note', '')}"
+        self.console.print(line.rstrip(), soft_wrap=True, highlight=False)
