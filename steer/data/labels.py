@@ -33,14 +33,14 @@ class Label:
         return replace(record, success=self.success, success_source=self.source, label_version=self.version)
 
 
-def append_label(path: Path, episode_id: str, success: bool, source: str) -> None:
+def append_label(path: Path, episode_id: str, success: bool, source: str) -> Label:
     """Add a line and wait until it is on the disk. Raises `StoreError` when it cannot be; the file is then as before."""
     line = json.dumps({"id": episode_id, "success": success, "source": source, "time_s": time.time()}) + "\n"
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            _append(descriptor, line.encode())
+            version = _append(descriptor, line.encode())
         finally:
             os.close(descriptor)
         fsync_path(path.parent)
@@ -48,9 +48,11 @@ def append_label(path: Path, episode_id: str, success: bool, source: str) -> Non
         raise StoreError(
             f"the label of {episode_id} was not written to {path} ({error}): free some space and try again"
         ) from error
+    return Label(success, source, version)
 
 
-def _append(descriptor: int, line: bytes) -> None:
+def _append(descriptor: int, line: bytes) -> int:
+    """The number of the new line."""
     content = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
     end = content.rfind(b"\n") + 1
     os.ftruncate(descriptor, end)
@@ -62,6 +64,7 @@ def _append(descriptor: int, line: bytes) -> None:
     except OSError:
         os.ftruncate(descriptor, end)
         raise
+    return content.count(b"\n") + 1
 
 
 def read_labels(path: Path) -> dict[str, Label]:

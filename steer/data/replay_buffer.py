@@ -10,6 +10,7 @@ Format: https://github.com/real-stanford/diffusion_policy, class ReplayBuffer.
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -39,8 +40,6 @@ def is_replay_buffer(path: Path) -> bool:
 class ReplayBuffer:
     """The whole buffer as one segment."""
 
-    name = "replay_buffer"
-
     def __init__(self, path: Path, robot: RobotSpec | None = None) -> None:
         """robot: what the buffer does not say; drafted from the data when None."""
         self.path = path
@@ -53,7 +52,10 @@ class ReplayBuffer:
             self._arrays = {key: _array(data, key) for key in sorted(data.array_keys())}
             self._scales = {key: _image_scale(array) for key, array in self._arrays.items()}
             self._check_lengths()
-            self.robot = robot or self._draft()
+            actions = np.asarray(self._arrays["action"][...], np.float32)
+            # Named by its content: candidates sampled for another buffer at this path must not be taken for its own.
+            self.name = "buffer-" + hashlib.blake2b(self._ends.tobytes() + actions.tobytes(), digest_size=6).hexdigest()
+            self.robot = robot or self._draft(actions)
         except (*READ_ERRORS, zipfile.BadZipFile) as error:
             raise self._broken(error) from error
         self._check_keys()
@@ -95,8 +97,7 @@ class ReplayBuffer:
             value = value.astype(np.float32)
         return value[:, None] if value.ndim == 1 else value
 
-    def _draft(self) -> RobotSpec:
-        actions = np.asarray(self._arrays["action"][...], np.float32)
+    def _draft(self, actions: Array) -> RobotSpec:
         bounds = np.stack([actions.min(axis=0), actions.max(axis=0)])
         frames = {key: self._convert(key, np.asarray(a[:1])) for key, a in self._arrays.items() if key != "action"}
         return draft_robot(self.path.name, bounds, frames, ASSUMED_RATE_HZ)

@@ -88,7 +88,7 @@ class Segment:
         self.path = path
         self.name = path.name
         try:
-            _check_manifest(path)
+            self._arrays = _check_manifest(path)
             self._group = zarr.open_group(path, mode="r", zarr_format=3)
             self._check_format()
             self._ends = np.asarray(self._array("episode_ends")[...], np.int64)
@@ -125,13 +125,8 @@ class Segment:
 
     def _open_arrays(self, whole: bool) -> dict[str, Any]:
         """Name -> array of every per-frame and per-step array; decoded where small and asked for."""
-        names = ["actions", "rewards"]
-        for folder in ("observations", "steps"):
-            if folder in self._group:
-                node = self._group[folder]
-                names += (
-                    [f"{folder}/{key}" for key in sorted(node.array_keys())] if isinstance(node, zarr.Group) else []
-                )
+        # From the manifest: asking zarr what a group holds costs more than opening it.
+        names = [n for n in self._arrays if n in ("actions", "rewards") or n.startswith(("observations/", "steps/"))]
         arrays = {name: self._array(name) for name in names}
         return {name: a[...] if whole and a.nbytes <= WHOLE_BYTES else a for name, a in arrays.items()}
 
@@ -187,9 +182,11 @@ class Segment:
         )
 
 
-def _check_manifest(path: Path) -> None:
-    """Every file there, none shorter or longer than written."""
-    for name, size in json.loads((path / MANIFEST).read_text()).items():
+def _check_manifest(path: Path) -> list[str]:
+    """Every file there, none shorter or longer than written? Returns the names of groups and arrays."""
+    sizes: dict[str, int] = json.loads((path / MANIFEST).read_text())
+    for name, size in sizes.items():
         found = (path / name).stat().st_size
         if found != size:
             raise ValueError(f"{name} has {found} bytes, {size} were written")
+    return [name.removesuffix("/zarr.json") for name in sizes if name.endswith("/zarr.json")]

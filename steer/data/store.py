@@ -24,7 +24,7 @@ from steer.data.episode import Episode, EpisodeRecord
 from steer.data.labels import Label, append_label, read_labels
 from steer.data.replay_buffer import ReplayBuffer, is_replay_buffer
 from steer.data.segment import Segment
-from steer.data.writer import EpisodeWriter
+from steer.data.writer import EpisodeWriter, published
 from steer.errors import SpecError, StoreError
 from steer.files import fsync_path
 from steer.robot import RobotSpec
@@ -150,7 +150,7 @@ class EpisodeStore:
             if segment.name not in known:
                 self._take(segment)
         if self._fixed is None:
-            for path in _published(self.path):
+            for path in self._published():
                 if path.name not in known:
                     self._open_segment(path)
             self._labels = read_labels(self.path / "labels.jsonl")
@@ -188,10 +188,9 @@ class EpisodeStore:
         self._check_writable()
         if not source:
             raise SpecError(f"the label of {episode_id} has no source: say who labelled it")
-        if all(record.id != episode_id for record in self.records()):
+        if all(segment.records[place].id != episode_id for segment, place in self._places):
             raise StoreError(f"{self.path} has no episode {episode_id!r}: refresh, and take ids from records()")
-        append_label(self.path / "labels.jsonl", episode_id, success, source)
-        self._labels = read_labels(self.path / "labels.jsonl")
+        self._labels[episode_id] = append_label(self.path / "labels.jsonl", episode_id, success, source)
 
     def _record(self, record: EpisodeRecord) -> EpisodeRecord:
         label = self._labels.get(record.id)
@@ -201,6 +200,14 @@ class EpisodeStore:
         if not -len(self) <= index < len(self):
             raise StoreError(f"there is no episode {index}: the store has {len(self)}; refresh, if it has grown")
         return self._places[index]
+
+    def _published(self) -> list[Path]:
+        try:
+            return published(self.path)
+        except OSError as error:
+            raise StoreError(
+                f"the segments of {self.path} cannot be listed ({error}): check that the store is there and readable"
+            ) from error
 
     def _open_segment(self, path: Path) -> None:
         try:
@@ -224,12 +231,3 @@ class EpisodeStore:
             raise StoreError(
                 f"{self.path} is a replay buffer, opened read-only: convert it with `steer convert` to write"
             )
-
-
-def _published(root: Path) -> list[Path]:
-    try:
-        return sorted(path for path in (root / "segments").iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        raise StoreError(
-            f"{root / 'segments'} cannot be listed ({error}): check that the store is there and readable"
-        ) from error

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import shutil
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ from steer.robot import RobotSpec
 logger = logging.getLogger(__name__)
 
 ASIDE = ".writing-"
+_SEGMENT = re.compile(r"\d{6,}-\d{3}")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -61,7 +63,7 @@ class EpisodeWriter:
         return len(self._buffer)
 
     def add(self, episode: Episode) -> None:
-        """Take an episode; publishes when a segment is full.
+        """Take an episode; publishes when a segment is full. Its arrays are not copied: leave them alone until then.
 
         Raises `SpecError` for one that does not fit (nothing buffered is touched), `StoreError` when publishing fails
         (the episode is kept, like all others in the buffer).
@@ -95,7 +97,7 @@ class EpisodeWriter:
             write_segment(aside, self._buffer)
             fsync_tree(aside)
             name = self._next_name()
-            publish_folder(aside, self._segments / name)
+            self._publish(aside, self._segments / name)
         except OSError as error:
             shutil.rmtree(aside, ignore_errors=True)
             raise self._failed(error) from error
@@ -108,14 +110,23 @@ class EpisodeWriter:
         """Publish what is buffered and let go of the slot. When publishing fails the writer stays open for a retry."""
         self.flush()
         if self._lock >= 0:
+            # Closing alone would leave the slot to processes that were forked meanwhile.
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
             os.close(self._lock)
             self._lock = -1
 
+    def _publish(self, aside: Path, target: Path) -> None:
+        try:
+            publish_folder(aside, target)
+        except OSError:
+            # Renamed but not known to be durable: withdrawn, or trying again would publish the episodes twice.
+            if target.exists():
+                os.rename(target, aside)
+            raise
+
     def _next_name(self) -> str:
         """Counts on from everything published, so that later segments sort after earlier ones, whoever wrote them."""
-        counters = [
-            int(entry.name.split("-")[0]) for entry in self._segments.iterdir() if not entry.name.startswith(".")
-        ]
+        counters = [int(path.name.split("-")[0]) for path in published(self._root)]
         return f"{max(counters, default=-1) + 1:06d}-{self._slot:03d}"
 
     def _failed(self, error: OSError) -> StoreError:
@@ -125,6 +136,11 @@ class EpisodeWriter:
                 f"no space left to write to {self._root} ({error}): {kept}; free some space and flush again"
             )
         return StoreError(f"cannot write to {self._root} ({error}): {kept}; repair the cause and flush again")
+
+
+def published(root: Path) -> list[Path]:
+    """The published segments of a store, by name. Anything else that lies there is not ours."""
+    return sorted(path for path in (root / "segments").iterdir() if _SEGMENT.fullmatch(path.name))
 
 
 def claim_slot(root: Path) -> tuple[int, int]:
@@ -154,7 +170,7 @@ def _try_lock(root: Path, slot: int) -> int | None:
 
 def _sweep(root: Path, mine: int) -> None:
     """Remove half-written segments whose writer is surely dead: its slot's lock can be had."""
-    for leftover in (root / "segments").glob(f"{ASIDE}*"):
+    for leftover in (root / "segments").glob(f"{ASIDE}[0-9][0-9][0-9]"):
         slot = int(leftover.name.removeprefix(ASIDE))
         lock = None if slot == mine else _try_lock(root, slot)
         if slot != mine and lock is None:

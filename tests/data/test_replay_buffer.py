@@ -90,7 +90,7 @@ def test_it_is_read_only(buffer: Path) -> None:
     with pytest.raises(StoreError, match="read-only"):
         store.writer()
     with pytest.raises(StoreError, match="read-only"):
-        store.label("replay_buffer/0", True, "key")
+        store.label(store.records()[0].id, True, "key")
     assert store.refresh() == 0
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from store_toys import make_episode
 
+import steer.data.writer
 from steer.data import EpisodeStore
 from steer.errors import StoreError
 
@@ -212,6 +213,49 @@ def test_no_space_when_syncing(store: EpisodeStore, monkeypatch: pytest.MonkeyPa
     writer.close()
     store.refresh()
     assert values(store) == [1, 2]
+
+
+def test_a_rename_that_may_not_last_is_withdrawn(store: EpisodeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rename_only(aside: Path, target: Path) -> None:
+        os.rename(aside, target)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    writer = store.writer()
+    writer.add(make_episode(3, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(steer.data.writer, "publish_folder", rename_only)
+        with pytest.raises(StoreError, match="cannot write"):
+            writer.flush()
+    assert store.refresh() == 0
+    writer.close()
+    store.refresh()
+    assert values(store) == [1]
+
+
+def test_a_forked_process_does_not_keep_the_slot(store: EpisodeStore) -> None:
+    writer = store.writer()
+    hold, let_go = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(let_go)
+        os.read(hold, 1)
+        os._exit(0)
+    writer.close()
+    with store.writer() as other:
+        other.add(make_episode(1))
+    os.close(let_go)
+    os.close(hold)
+    os.waitpid(child, 0)
+    assert other.acknowledged == ["000000-000/0"]
+
+
+def test_strangers_in_the_folder_are_left_alone(store: EpisodeStore) -> None:
+    (store.path / "segments" / "notes").mkdir()
+    (store.path / "segments" / ".writing-by-somebody").mkdir()
+    with store.writer() as writer:
+        writer.add(make_episode(1))
+    assert store.refresh() == 1
+    assert leftovers(store) == [".writing-by-somebody"]
 
 
 @pytest.fixture
