@@ -5,11 +5,11 @@ A demonstration is a function of the environment's settings and its seed alone, 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
+import gymnasium
 import numpy as np
 
-from sim.env import PickPlace
 from sim.expert import Expert
 from sim.expert_modes import Mode
 from steer.data.episode import Episode
@@ -20,8 +20,8 @@ from steer.spec import Array
 EXPERT_STREAM: Final = 1
 
 
-def demonstrate(env: PickPlace, seed: int, mode: Mode | None = None) -> Episode:
-    """Let the expert act for one episode of `env`; success as the simulator sees it.
+def demonstrate(env: gymnasium.Env[dict[str, Any], Any], seed: int, mode: Mode | None = None) -> Episode:
+    """Let the expert act for one episode of `env`, a `steer/PickPlace-v0` in any wrapper; success as the simulator sees it.
 
     mode: the failure to show, drawn from the expert's mixture when None. The episode's `info` holds seed, mode, strategy,
     retry (would the expert notice a failure) and retried (did it).

@@ -28,7 +28,10 @@ FINGER_PHASES: Final = (Phase.CLOSE, Phase.OPEN)
 EMPTY_PHASES: Final = (Phase.APPROACH, Phase.DESCEND, Phase.OPEN, Phase.RISE)
 
 RISEN_M: Final = 0.14
+# Arrival counts from here on; a way point may be cut, the places of grasp and release may not.
+WAYPOINT_M: Final = 0.015
 REACHED_M: Final = 0.008
+PRECISE_PHASES: Final = (Phase.DESCEND, Phase.LOWER)
 PLACED_M: Final = 0.06
 LIFTED_M: Final = 0.04
 JUDGE_TICKS: Final = 6
@@ -169,7 +172,8 @@ class Expert:
             return False
         if self.phase in FINGER_TICKS:
             return self._tick >= FINGER_TICKS[self.phase]
-        arrived = float(np.linalg.norm(self._target(view) - view.ee_m)) < REACHED_M
+        near_m = REACHED_M if self.phase in PRECISE_PHASES else WAYPOINT_M
+        arrived = float(np.linalg.norm(self._target(view) - view.ee_m)) < near_m
         return arrived or self._tick >= PATIENCE_TICKS.get(self.phase, DEFAULT_PATIENCE_TICKS)
 
     def _enter(self, phase: Phase) -> None:
