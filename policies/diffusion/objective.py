@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,7 +85,8 @@ class DiffusionObjective:
 
     def restore(self, state: State) -> None:
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        # Torch would keep the very tensors it is given.
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.ema.load_state_dict(dict(state["ema"]))
         if self._accelerator is not None:
             self.ema.to(self._accelerator.device)
