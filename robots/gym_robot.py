@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -20,7 +21,7 @@ from robots.options import integer
 from steer.environment import Environment, Outcome
 from steer.errors import ConfigError, RobotError
 from steer.observation import Task
-from steer.robot import Frame, RobotSpec
+from steer.robot import Frame, RobotSpec, read_robot
 
 KEY_PREFIX: Final = "key."
 
@@ -106,17 +107,20 @@ class GymRobot:
 
 
 def create(place: str, options: Mapping[str, str]) -> GymRobot:
-    """`gym:ENV_ID?seed=3&key.state=observation&horizon=200`: what is neither seed nor key goes to the environment.
+    """`gym:ENV_ID?seed=3&robot_spec=robot.json&key.state=observation&horizon=200`.
 
-    Values are read as JSON where they are JSON (numbers, true, lists), and as text otherwise.
+    robot_spec: a sidecar that says what the actions mean. An option that is none of these goes to the environment; its
+    value is read as JSON where it is JSON (numbers, true, lists), and as text otherwise.
     """
     if not place:
         raise ConfigError("robot 'gym' needs an environment: write gym:ENV_ID, for example gym:steer/PickPlace-v0")
     keys = {name.removeprefix(KEY_PREFIX): key for name, key in options.items() if name.startswith(KEY_PREFIX)}
+    robot = read_robot(Path(options["robot_spec"])) if "robot_spec" in options else None
+    own = ("seed", "robot_spec")
     env_kwargs = {
-        name: _value(text) for name, text in options.items() if name != "seed" and not name.startswith(KEY_PREFIX)
+        name: _value(text) for name, text in options.items() if name not in own and not name.startswith(KEY_PREFIX)
     }
-    return GymRobot(place, env_kwargs, integer(options, "seed", 0), keys=keys)
+    return GymRobot(place, env_kwargs, integer(options, "seed", 0), robot, keys)
 
 
 def _now(frame: Frame) -> Frame:

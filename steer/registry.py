@@ -2,6 +2,7 @@
 
     [project.entry-points."steer.policies"]   my_kind = "my_package:FAMILY"      a `Family`
     [project.entry-points."steer.critics"]    likewise
+    [project.entry-points."steer.refiners"]   my_edit = "my_package:create"      create(critic, options) -> Refiner
     [project.entry-points."steer.robots"]     my_arm = "my_package:create"       create(place, options) -> Robot
 
 Our own packages have everyday names (`policies`, `robots`), and a user's folder of that name would shadow them; the origin of
@@ -24,10 +25,12 @@ from steer.critic import Critic
 from steer.errors import ConfigError, MissingExtraError
 from steer.model_name import ModelName
 from steer.policy import Policy
+from steer.refiner import Refiner
 from steer.robot import Robot
 
 POLICIES = "steer.policies"
 CRITICS = "steer.critics"
+REFINERS = "steer.refiners"
 ROBOTS = "steer.robots"
 
 
@@ -65,6 +68,13 @@ def critic(text: str) -> Critic:
     name = ModelName.parse(text)
     loaded: Critic = family(CRITICS, name.kind).load(name)
     return loaded
+
+
+def refiner(text: str, critic: Critic) -> Refiner:
+    """Make the refiner called `text` (`gradient`, `gradient:?steps=5&step_size=0.02`) for a critic."""
+    name = ModelName.parse(text if ":" in text else f"{text}:")
+    create: Callable[[Critic, Mapping[str, str]], Refiner] = _load(REFINERS, name.kind)
+    return create(critic, name.options)
 
 
 def robot(text: str) -> Robot:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 from jaxtyping import Float
 
 from steer.action import ActionSpec
-from steer.errors import SpecError
+from steer.errors import ConfigError, SpecError
 from steer.observation import ObservationSpec
+from steer.serial import from_json, to_json
 from steer.spec import Array
 
 
@@ -50,6 +53,26 @@ class RobotSpec:
             return last
         kept = np.array([name in self.keep for name in self.action.names])
         return np.where(kept, last, zero).astype(np.float32)
+
+
+def read_robot(path: Path) -> RobotSpec:
+    """A `RobotSpec` from a JSON sidecar; raises `ConfigError` or `SpecError` that names the file."""
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"robot sidecar {path} cannot be read ({error.strerror}): check the path") from error
+    except ValueError as error:
+        raise ConfigError(f"robot sidecar {path} is not JSON ({error})") from error
+    return from_json(RobotSpec, content, str(path))
+
+
+def write_robot(path: Path, robot: RobotSpec) -> None:
+    """Write the sidecar, for a person to complete."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(to_json(robot), indent=1) + "\n")
+    except OSError as error:
+        raise ConfigError(f"cannot write {path} ({error.strerror}): give another place") from error
 
 
 @dataclass(frozen=True)

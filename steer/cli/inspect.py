@@ -19,7 +19,7 @@ from steer.environment import Environment
 from steer.errors import CheckpointError, ConfigError
 from steer.model_name import ModelName
 from steer.observation import ObservationSpec
-from steer.robot import RobotSpec
+from steer.robot import RobotSpec, write_robot
 from steer.serial import from_json, to_json
 
 
@@ -52,7 +52,7 @@ class Inspect:
         robot = environment.robot
         environment.close()
         if self.draft is not None:
-            self.draft.write_text(json.dumps(to_json(robot), indent=1) + "\n")
+            write_robot(self.draft, robot)
             console.print(f"wrote {self.draft}: state what is 'unknown', then give it as --robot-spec {self.draft}")
         elif self.json:
             print(json.dumps(to_json(robot)))
