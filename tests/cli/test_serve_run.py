@@ -1,0 +1,300 @@
+"""`steer serve` and `steer run` as processes: they find each other, survive each other's death, and stop when told to."""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from steer.checkpoints import write_checkpoint
+from steer.client.steering_client import SteeringClient
+from steer.data.store import EpisodeStore
+from steer.decision import Decision, Request
+from steer.errors import UnavailableError
+from steer.observation import Observation
+from steer.transforms import Pipeline
+from tests.fakes import ROBOT
+
+ROOT = Path(__file__).parents[2]
+WAIT_S = 60.0
+
+FAKES = '''
+"""Registers the fakes of the tests as a stranger's package would."""
+import os, time
+from pathlib import Path
+import numpy as np
+from steer.registry import Family
+from tests.fakes import FakeCritic, FakePolicy, FakeRobot
+
+class BlockingPolicy(FakePolicy):
+    def encode(self, observations):
+        if "FAKE_BLOCK" in os.environ and Path(os.environ["FAKE_BLOCK"]).exists():
+            print("blocked", flush=True)
+            while Path(os.environ["FAKE_BLOCK"]).exists():
+                time.sleep(0.01)
+        return super().encode(observations)
+
+POLICY = Family("toy", "", lambda name: BlockingPolicy())
+CRITIC = Family("toy", "", lambda name: FakeCritic())
+
+class LoggingRobot(FakeRobot):
+    def send(self, action):
+        with open(os.environ["FAKE_SENT"], "a") as file:
+            file.write("hold\\n" if not np.any(action) else "move\\n")
+        return super().send(action)
+
+def create(place, options):
+    return LoggingRobot(now=time.monotonic)
+'''
+
+
+@pytest.fixture(scope="session")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder on the path that looks like an installed distribution with entry points."""
+    folder = tmp_path_factory.mktemp("plugin")
+    (folder / "toy_plugin.py").write_text(FAKES)
+    info = folder / "toy_plugin-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[steer.policies]\ntoy = toy_plugin:POLICY\n[steer.critics]\ntoy = toy_plugin:CRITIC\n"
+        "[steer.robots]\ntoy = toy_plugin:create\n"
+    )
+    return folder
+
+
+class Command:
+    """One `steer` process whose lines can be waited for."""
+
+    def __init__(self, plugin: Path, sent: Path, *words: str, **environment: str) -> None:
+        env = {**os.environ, "PYTHONPATH": f"{plugin}:{ROOT}", "FAKE_SENT": str(sent), "COLUMNS": "200", **environment}
+        self.process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "steer.cli.main", *words],
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines: list[str] = []
+        self._new: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._new.put(line)
+        self._new.put(None)
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """The first further line that matches."""
+        while (line := self._new.get(timeout=WAIT_S)) is not None:
+            self.lines.append(line)
+            if match := re.search(pattern, line):
+                return match
+        raise AssertionError(f"no line matches {pattern!r}; the process wrote:\n{''.join(self.lines)}")
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def end(self) -> tuple[int, str]:
+        """Exit code and all output."""
+        code = self.process.wait(WAIT_S)
+        while (line := self._new.get(timeout=WAIT_S)) is not None:
+            self.lines.append(line)
+        return code, "".join(self.lines)
+
+
+class Bench:
+    """Starts commands and ends those that are left."""
+
+    def __init__(self, plugin: Path, folder: Path) -> None:
+        self._plugin, self.sent = plugin, folder / "sent"
+        self.sent.touch()
+        self._commands: list[Command] = []
+
+    def steer(self, *words: str, **environment: str) -> Command:
+        command = Command(self._plugin, self.sent, *words, **environment)
+        self._commands.append(command)
+        return command
+
+    def serve(self, *words: str, address: str = "127.0.0.1:0", **environment: str) -> tuple[Command, str]:
+        words = ("serve", "--policy", "toy:", "--critic", "toy:", "--address", address, *words)
+        command = self.steer(*words, **environment)
+        return command, command.wait_for(r"serving on (\S+),").group(1)
+
+    def run(self, address: str, *words: str) -> Command:
+        return self.steer("run", "--robot", "toy:", "--server", address, *words)
+
+    def commands_sent(self) -> list[str]:
+        return self.sent.read_text().split()
+
+    def close(self) -> None:
+        for command in self._commands:
+            if command.process.poll() is None:
+                command.process.kill()
+            command.process.wait()
+
+
+@pytest.fixture
+def bench(plugin: Path, tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(plugin, tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_run_moves_the_robot_records_it_and_both_stop_cleanly(bench: Bench, tmp_path: Path) -> None:
+    server, address = bench.serve()
+    run = bench.run(address, "--duration-s", "1", "--record", str(tmp_path / "store"))
+    code, output = run.end()
+    assert code == 0, output
+    assert "stopped by" in output
+    assert "0 stale" in output
+    assert bench.commands_sent().count("move") > 5
+    assert len(EpisodeStore.open(tmp_path / "store")) == 1
+    server.signal(signal.SIGINT)
+    code, output = server.end()
+    assert (code, output.splitlines()[-1]) == (0, "stopped")
+
+
+def test_a_dry_run_sends_nothing(bench: Bench) -> None:
+    _, address = bench.serve()
+    code, output = bench.run(address, "--duration-s", "0.5", "--dry-run").end()
+    assert code == 0, output
+    assert bench.commands_sent() == []
+    assert re.search(r"chunks +\D*[1-9]", output)
+
+
+def test_killing_the_server_makes_the_robot_hold_and_say_so_and_a_new_server_makes_it_move_on(bench: Bench) -> None:
+    server, address = bench.serve()
+    run = bench.run(address)
+    run.wait_for("moving")
+    server.signal(signal.SIGKILL)
+    run.wait_for("holding: no fresh chunk")
+    bench.serve(address=address)
+    run.wait_for("moving")
+    commands = bench.commands_sent()
+    run.signal(signal.SIGINT)
+    code, output = run.end()
+    assert code == 0, output
+    assert re.search(r"stopped by\W+SIGINT", output)
+    first = commands.index("move")
+    assert "hold" in commands[first:]
+    assert output.count("holding: no fresh chunk") == 1
+
+
+def test_a_server_that_stays_away_ends_the_run(bench: Bench) -> None:
+    server, address = bench.serve()
+    run = bench.run(address, "--give-up-s", "1")
+    run.wait_for("moving")
+    server.signal(signal.SIGKILL)
+    code, output = run.end()
+    assert code == 2
+    assert "error: no answer for 1 s, the run ends: no server at" in output.replace("\n", " ")
+    assert bench.commands_sent()[-1] == "hold"
+
+
+@pytest.fixture
+def blocked(bench: Bench, tmp_path: Path) -> Iterator[tuple[Command, Future[Decision], Path]]:
+    """A server in the middle of a decision, the answer that a client waits for, and the file that blocks it."""
+    block = tmp_path / "block"
+    server, address = bench.serve(FAKE_BLOCK=str(block))
+    client = SteeringClient(address, ROBOT)
+    observation = Observation({"state": np.zeros((2, 3), np.float32)}, np.ones(2, np.bool_))
+    block.touch()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.infer, Request(observation, num_samples=4))
+        server.wait_for("blocked")
+        yield server, answer, block
+        block.unlink(missing_ok=True)
+        client.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_the_server_finish_what_was_asked(
+    blocked: tuple[Command, Future[Decision], Path], number: signal.Signals
+) -> None:
+    server, answer, block = blocked
+    server.signal(number)
+    server.wait_for("again to stop at once")
+    assert not answer.done()
+    block.unlink()
+    assert len(answer.result(WAIT_S).candidates) == 4
+    code, output = server.end()
+    assert (code, output.splitlines()[-1]) == (0, "stopped")
+
+
+def test_a_second_signal_stops_the_server_at_once(blocked: tuple[Command, Future[Decision], Path]) -> None:
+    server, answer, _ = blocked
+    server.signal(signal.SIGINT)
+    server.wait_for("again to stop at once")
+    server.signal(signal.SIGINT)
+    assert server.end()[0] == 130
+    assert isinstance(answer.exception(WAIT_S), UnavailableError)
+
+
+def test_a_server_that_is_not_there_is_one_line(bench: Bench) -> None:
+    code, output = bench.run("127.0.0.1:1").end()
+    assert code == 2
+    assert output.startswith("error: no server at 127.0.0.1:1")
+    assert "steer serve" in output
+    assert "Traceback" not in output
+
+
+def test_a_port_that_is_taken_is_one_line(bench: Bench) -> None:
+    _, address = bench.serve()
+    code, output = bench.steer("serve", "--policy", "toy:", "--address", address).end()
+    assert code == 2
+    assert f"error: cannot listen on {address}: another program has the port" in output
+    assert "Traceback" not in output
+
+
+def test_a_prefix_that_the_critic_cannot_score_is_said_before_anything_moves(bench: Bench) -> None:
+    _, address = bench.serve()
+    code, output = bench.run(address, "--execute", "2").end()
+    assert code == 2
+    assert "make 3 steps, but the server's critic scores [4]" in output
+    assert bench.commands_sent() == []
+
+
+@pytest.mark.parametrize("words", [(), ("--allow-unready",)])
+def test_a_critic_whose_verdict_says_no_is_not_served_unless_it_is_allowed(
+    bench: Bench, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "critic"
+    verdict = {"may_steer": False, "reasons": ["it ranks no better than chance (AUC 0.51)"]}
+    write_checkpoint(
+        folder,
+        kind="toy",
+        config={},
+        spec={},
+        transforms=Pipeline(()),
+        weights={},
+        card="",
+        documents={"verdict": verdict},
+    )
+    command = bench.steer("serve", "--policy", "toy:", "--critic", f"toy:{folder}", "--address", "127.0.0.1:0", *words)
+    if words:
+        command.wait_for("serving on")
+        return
+    code, output = command.end()
+    assert code == 2
+    assert "may not steer, its own verdict says:\n  - it ranks no better than chance (AUC 0.51)" in output
+    assert "--allow-unready" in output
+
+
+def test_nothing_to_serve(bench: Bench) -> None:
+    code, output = bench.steer("serve").end()
+    assert code == 2
+    assert "error: nothing to serve: give --policy, --critic, or both" in output
