@@ -26,12 +26,16 @@ from steer.robot import RobotSpec
 logger = logging.getLogger(__name__)
 
 ASIDE = ".writing-"
+# A segment of images is published when it holds this much, so that neither memory nor a segment grows without bound.
+SEGMENT_BYTES = 256 << 20
 _SEGMENT = re.compile(r"\d{6,}-\d{3}")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class EpisodeWriter:
-    """Adds episodes to a store. A context manager: leaving it publishes what is buffered, also after an error.
+    """Adds episodes to a store, in segments of `episodes_per_segment` or `SEGMENT_BYTES`.
+
+    A context manager: leaving it publishes what is buffered, also after an error.
 
     An episode is safe once `flush` (or an `add` that filled a segment) has returned; before that it is in memory only.
     """
@@ -81,7 +85,7 @@ class EpisodeWriter:
                 f"{[self._layout.get(n) for n in names]}: keep dtypes and shapes, or use another writer"
             )
         self._buffer.append(episode)
-        if len(self._buffer) >= self.episodes_per_segment:
+        if len(self._buffer) >= self.episodes_per_segment or sum(map(_size, self._buffer)) >= SEGMENT_BYTES:
             self.flush()
 
     def flush(self) -> tuple[str, ...]:
@@ -179,6 +183,12 @@ def _sweep(root: Path, mine: int) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
         if lock is not None:
             os.close(lock)
+
+
+def _size(episode: Episode) -> int:
+    """Bytes of its arrays."""
+    arrays = [*episode.observations.values(), *episode.steps.values(), episode.actions, episode.rewards]
+    return sum(array.nbytes for array in arrays)
 
 
 def _layout(episode: Episode) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_toys import CAMERA_ROBOT, ROBOT, make_episode
 
+import steer.data.writer
 from steer.data import Episode, EpisodeStore
 from steer.errors import SpecError, StoreError
 from steer.observation import ObservationSpec, Task
@@ -105,6 +106,16 @@ def test_a_single_writer_names_its_segments_the_same_every_time(tmp_path: Path) 
         store.refresh()
         names.append([segment.name for segment in store.segments])
     assert names[0] == names[1] == ["000000-000", "000001-000", "000002-000", "000003-000"]
+
+
+def test_large_episodes_make_smaller_segments(store: EpisodeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steer.data.writer, "SEGMENT_BYTES", 200)
+    with store.writer() as writer:
+        for length in (2, 2, 9):
+            writer.add(make_episode(length))
+        assert (writer.buffered, len(writer.acknowledged)) == (0, 3)
+    store.refresh()
+    assert [len(segment.records) for segment in store.segments] == [3]
 
 
 def test_two_open_writers_use_different_names(store: EpisodeStore) -> None:

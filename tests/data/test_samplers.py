@@ -6,7 +6,9 @@ import json
 
 import numpy as np
 import pytest
-from store_toys import make_episode
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from store_toys import ROBOT, make_episode
 
 from steer.data import ChunkSampler, EpisodeStore, Frames, TransitionSampler, load_frames
 from steer.errors import ConfigError, SpecError
@@ -28,6 +30,30 @@ def candidates(frames: Frames, horizon: int = 4) -> np.ndarray:
     """candidates[f, k, h, a] = f + k / 10 + h / 100."""
     f, k, h, _ = np.indices((len(frames), 3, horizon, 2))
     return (f + k / 10 + h / 100).astype(np.float32)
+
+
+def random_frames(lengths: list[int], terminated: list[bool]) -> Frames:
+    """Frames of random numbers, without a store; the row of a final frame repeats the last action, its reward is 0."""
+    rng = np.random.default_rng(sum(lengths))
+    starts = np.cumsum(np.add(lengths, 1)) - np.add(lengths, 1)
+    total = sum(lengths) + len(lengths)
+    actions, rewards = rng.normal(size=(total, 2)).astype(np.float32), rng.normal(size=total).astype(np.float32)
+    finals = starts + lengths
+    actions[finals], rewards[finals] = actions[finals - 1], 0
+    return Frames(
+        robot=ROBOT,
+        observations={"state": rng.normal(size=(total, 3)).astype(np.float32)},
+        actions=actions,
+        rewards=rewards,
+        starts=starts,
+        lengths=np.array(lengths),
+        terminated=np.array(terminated),
+        success=np.array(terminated),
+        labelled=np.ones(len(lengths), np.bool_),
+        episode_of=np.repeat(np.arange(len(lengths)), np.add(lengths, 1)),
+        tasks=(Task(),) * len(lengths),
+        ids=tuple(map(str, range(len(lengths)))),
+    )
 
 
 def test_transitions_at_every_place(frames: Frames) -> None:
@@ -58,6 +84,32 @@ def test_a_prefix_longer_than_the_episode(frames: Frames) -> None:
     np.testing.assert_array_equal(batch.bootstrap, [0, 0.25])
     np.testing.assert_allclose(batch.actions[1, :, 0], [0] + [0.01] * 8)
     assert batch.candidates.shape == (2, 0, 9, 2)
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data(), gamma=st.floats(0, 1), prefix=st.integers(1, 5), window=st.integers(1, 3))
+def test_transitions_equal_the_definition(data: st.DataObject, gamma: float, prefix: int, window: int) -> None:
+    lengths = data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=4))
+    terminated = data.draw(st.lists(st.booleans(), min_size=len(lengths), max_size=len(lengths)))
+    frames = random_frames(lengths, terminated)
+    batch = TransitionSampler(frames, prefix, gamma, window, 1, 0).at(frames.decisions)
+    row = 0
+    for episode, length in enumerate(lengths):
+        start = int(frames.starts[episode])
+        for t in range(length):
+            n = min(prefix, length - t)
+            rewards = [float(frames.rewards[start + t + j]) for j in range(length - t)]
+            assert batch.rewards[row] == pytest.approx(sum(gamma**j * r for j, r in enumerate(rewards[:n])), abs=1e-5)
+            assert batch.mc_returns[row] == pytest.approx(sum(gamma**j * r for j, r in enumerate(rewards)), abs=1e-5)
+            done = terminated[episode] and t + n == length
+            assert batch.bootstrap[row] == pytest.approx(0 if done else gamma**n, abs=1e-6)
+            for j in range(prefix):
+                np.testing.assert_array_equal(batch.actions[row, j], frames.actions[start + min(t + j, length - 1)])
+            for back in range(window):
+                seen = frames.observations["state"][start + max(t + n - back, 0)]
+                np.testing.assert_array_equal(batch.next_arrays["state"][row, window - 1 - back], seen)
+                assert batch.next_mask[row, window - 1 - back] == (t + n - back >= 0)
+            row += 1
 
 
 def test_every_decision_is_drawn_and_no_final_frame(frames: Frames) -> None:
