@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,12 +17,12 @@ from rich.table import Table
 from steer.cli.progress import progress_bar
 from steer.data.store import EpisodeStore
 from steer.errors import ConfigError
-from steer.evaluation.evaluate import EvaluationSettings, Played, Stage, evaluate
+from steer.evaluation.evaluate import EvaluationSettings, Stage, evaluate
 from steer.evaluation.notes import headline, notes, p_value, points
 from steer.evaluation.replay import replay
 from steer.evaluation.report import write_report
 from steer.evaluation.result import Evaluation
-from steer.evaluation.rollout import RolloutSettings
+from steer.evaluation.rollout import Rollout, RolloutSettings
 from steer.evaluation.runner import Progress, Runner
 from steer.evaluation.setup import Setup
 from steer.evaluation.tuning import TuningSettings
@@ -42,7 +42,8 @@ class Eval:
     critic: str = ""
     """Critic that steers it."""
     server: str = ""
-    """Address of a running server to evaluate instead; it brings policy and critic."""
+    """Address of a running server to evaluate instead; it brings policy and critic. Started with --deterministic, it
+    gives the same episodes as these models in process."""
     env: str = "steer/PickPlace-v0"
     """Any gymnasium environment, by its id."""
     env_option: _Repeatable = ()
@@ -129,9 +130,8 @@ def evaluate_and_report(
     with _stages(console) as stage:
         with Runner(setup, workers) as runner:
             store = None if record is None else EpisodeStore.create(record, runner.facts.robot, exist_ok=True)
-            played = evaluate(runner, settings, stage, _about(setup))
-        if store is not None:
-            _record(store, played)
+            keep = None if store is None else partial(_record, store)
+            played = evaluate(runner, settings, stage, _about(setup), keep)
         clips = replay(setup, played, videos, workers, stage)
     played.result.write(out / "result.json")
     write_report(out / "report.html", played.result, clips)
@@ -182,9 +182,9 @@ def _stages(console: Console) -> Iterator[Stage]:
         yield stage
 
 
-def _record(store: EpisodeStore, played: Played) -> None:
+def _record(store: EpisodeStore, rollouts: Sequence[Rollout]) -> None:
     with store.writer() as writer:
-        for rollout in (*played.base, *played.steered):
+        for rollout in rollouts:
             writer.add(rollout.episode)
 
 
@@ -192,12 +192,7 @@ def _about(setup: Setup) -> dict[str, Any]:
     """What the result says of the setup."""
     names = {"env_id": setup.env_id, "policy": setup.policy, "critic": setup.critic, "server": setup.server}
     named = {key: value for key, value in names.items() if value}
-    return {
-        **named,
-        "env_options": dict(setup.env_options),
-        "keys": dict(setup.keys),
-        "steer": version("steer-robotics"),
-    }
+    return {**named, "env_options": dict(setup.env_options), "keys": dict(setup.keys)}
 
 
 def _pairs(texts: Sequence[str], flag: str) -> dict[str, str]:

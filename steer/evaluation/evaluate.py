@@ -10,12 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from typing import Any
 
 from steer.errors import ConfigError
-from steer.evaluation.result import Evaluation, Rate, SweepPoint
+from steer.evaluation.result import Evaluation, Rate, SweepPoint, Tuning
 from steer.evaluation.rollout import Rollout, RolloutSettings
 from steer.evaluation.runner import Job, Progress, Runner
+from steer.evaluation.setup import Facts
 from steer.evaluation.statistics import discordance, mcnemar_exact, paired_difference
 from steer.evaluation.summary import calibration, cuts, episode_result, latency, rate, successes
 from steer.evaluation.tuning import TuningSettings, as_base, check_disjoint, tune
@@ -64,54 +66,60 @@ def evaluate(
     settings: EvaluationSettings,
     stage: Stage,
     about: Mapping[str, Any] | None = None,
+    keep: Callable[[Sequence[Rollout]], None] | None = None,
 ) -> Played:
-    """Run the whole evaluation. about: further entries of the result's `settings` (names of models, environment)."""
+    """Run the whole evaluation.
+
+    about: further entries of the result's `settings` (names of models, environment).
+    keep: called with the base and with the steered episodes as soon as each side is complete.
+    """
     start = time.monotonic()
     played = resolve_execute(settings.rollout, runner.facts.prefixes)
-    tuning = None
-    if settings.tuning.episodes:
-        grid = settings.tuning
-        trials = len(grid.temperatures) * (1 + len(grid.samples)) * grid.episodes
-        tuning = tune(runner, played, grid, stage("tuning", trials))
+    tuning = _tune(runner, settings.tuning, played, stage)
+    if tuning is not None:
         played = replace(played, num_samples=tuning.samples, temperature=tuning.temperature)
-    base = _play(runner, settings.seeds, as_base(played), stage("base", settings.episodes))
-    steered = _play(runner, settings.seeds, played, stage(f"steered, K = {played.num_samples}", settings.episodes))
-    sweep = _sweep(
-        runner, settings, played, stage, {1: rate(successes(base)), played.num_samples: rate(successes(steered))}
+    sides = []
+    for name, side in (("base", as_base(played)), (f"steered, K = {played.num_samples}", played)):
+        sides.append(_play(runner, settings.seeds, side, stage(name, settings.episodes)))
+        if keep is not None:
+            keep(sides[-1])
+    base, steered = sides
+    known = {1: rate(successes(base)), played.num_samples: rate(successes(steered))}
+    result = replace(
+        _compare(base, steered, runner.facts),
+        settings={**(about or {}), **_settings(settings, played, base[0].rate_hz)},
+        k_sweep=_sweep(runner, settings, played, stage, known),
+        tuning=tuning,
     )
-    base_ok, steered_ok = successes(base), successes(steered)
-    difference, low, high = paired_difference(base_ok, steered_ok)
-    gained, lost = discordance(base_ok, steered_ok)
-    base_rate, steered_rate = rate(base_ok), rate(steered_ok)
-    result = Evaluation(
+    return Played(replace(result, seconds=time.monotonic() - start), tuple(base), tuple(steered), played)
+
+
+def _compare(base: Sequence[Rollout], steered: Sequence[Rollout], facts: Facts) -> Evaluation:
+    """The two sides as a result that does not say yet how it was made."""
+    base_rate, steered_rate = rate(successes(base)), rate(successes(steered))
+    difference, low, high = paired_difference(successes(base), successes(steered))
+    gained, lost = discordance(successes(base), successes(steered))
+    return Evaluation(
         base=base_rate.success,
         steered=steered_rate.success,
         difference=difference,
         low=low,
         high=high,
-        episodes=settings.episodes,
-        mcnemar_p=mcnemar_exact(base_ok, steered_ok),
+        episodes=len(base),
+        mcnemar_p=mcnemar_exact(successes(base), successes(steered)),
         gained=gained,
         lost=lost,
         base_interval=(base_rate.low, base_rate.high),
         steered_interval=(steered_rate.low, steered_rate.high),
         per_episode={"base": tuple(map(episode_result, base)), "steered": tuple(map(episode_result, steered))},
         latency={"base": latency(base), "steered": latency(steered)},
-        settings={
-            **(about or {}),
-            "seed": settings.seed,
-            "rate_hz": runner.facts.robot.action.rate_hz,
-            **to_json(played),
-        },
-        versions=_versions(steered),
-        seconds=time.monotonic() - start,
-        k_sweep=sweep,
-        calibration=calibration(steered, runner.facts.gamma),
-        tuning=tuning,
-        verdict=runner.facts.verdict,
+        calibration=calibration(steered, facts.gamma),
+        verdict=facts.verdict,
         cuts=cuts(steered),
+        versions={"steer": version("steer-robotics"), **_versions(steered)},
+        settings={},
+        seconds=0.0,
     )
-    return Played(result, tuple(base), tuple(steered), played)
 
 
 def resolve_execute(settings: RolloutSettings, prefixes: Sequence[int]) -> RolloutSettings:
@@ -119,6 +127,20 @@ def resolve_execute(settings: RolloutSettings, prefixes: Sequence[int]) -> Rollo
     if settings.execute or not prefixes:
         return settings
     return replace(settings, execute=max(prefixes))
+
+
+def _tune(runner: Runner, grid: TuningSettings, played: RolloutSettings, stage: Stage) -> Tuning | None:
+    if not grid.episodes:
+        return None
+    trials = len(grid.temperatures) * (1 + len(grid.samples)) * grid.episodes
+    return tune(runner, played, grid, stage("tuning", trials))
+
+
+def _settings(settings: EvaluationSettings, played: RolloutSettings, rate_hz: float) -> dict[str, Any]:
+    """What was played, as JSON; pictures are the report's business."""
+    values: dict[str, Any] = {"seed": settings.seed, "rate_hz": rate_hz, **to_json(played)}
+    del values["render_every"]
+    return values
 
 
 def _play(runner: Runner, seeds: Sequence[int], settings: RolloutSettings, progress: Progress) -> list[Rollout]:
@@ -145,7 +167,7 @@ def _versions(rollouts: Sequence[Rollout]) -> dict[str, str]:
     """Versions as the decisions state them; several, if a model was swapped meanwhile."""
     found: dict[str, list[str]] = {}
     for played in rollouts:
-        for name, version in played.episode.info["versions"].items():
-            if version and version not in found.setdefault(name, []):
-                found[name].append(version)
+        for name, weights in played.episode.info["versions"].items():
+            if weights and weights not in found.setdefault(name, []):
+                found[name].append(weights)
     return {name: ", ".join(versions) for name, versions in found.items()}

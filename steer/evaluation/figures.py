@@ -46,6 +46,8 @@ _STYLE: dict[Any, Any] = {
     "xtick.color": _MUTED,
     "ytick.color": _MUTED,
     "xtick.major.size": 0,
+    "xtick.major.pad": 6,
+    "ytick.major.pad": 6,
     "ytick.major.size": 0,
     "legend.frameon": False,
     "grid.color": _GRID,
@@ -114,14 +116,14 @@ def q_against_outcome(groups: Sequence[CalibrationGroup]) -> str:
             markersize=6,
             linewidth=1.6,
             elinewidth=1.2,
-            label="share that succeeded",
+            label="succeeded",
         )
         returns = [group.return_to_go for group in groups]
         if all(value is not None for value in returns):
             values = np.array(returns, np.float64)
             ends = [min(q.min(), values.min()), max(q.max(), values.max())]
             axes.plot(ends, ends, color=_MUTED, linewidth=1, linestyle=(0, (4, 4)), label="Q = return")
-            axes.plot(q, values, color=_STEERED, marker="s", markersize=5.5, linewidth=1.6, label="mean return-to-go")
+            axes.plot(q, values, color=_STEERED, marker="s", markersize=5.5, linewidth=1.6, label="return-to-go")
         axes.set_xlabel("mean Q of the group")
         axes.set_ylabel("what came of it")
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]), top=max(1.04, axes.get_ylim()[1]))

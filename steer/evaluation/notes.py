@@ -20,6 +20,8 @@ def headline(result: Evaluation) -> str:
 def notes(result: Evaluation) -> list[str]:
     """Limits of this evaluation, the most important first."""
     found = []
+    if not any(episode.values for episode in result.per_episode["steered"]):
+        found.append("No critic scored these candidates: the steered side shows the selection rule alone.")
     if result.low <= 0 <= result.high:
         found.append(
             f"The paired interval [{points(result.low)}, {points(result.high)}] contains zero: "

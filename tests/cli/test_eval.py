@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import tyro
 
-from steer.cli.evaluate import _pairs, _value
+from steer.cli.evaluate import Eval, _pairs, _value
 from steer.cli.main import main
 from steer.data import EpisodeStore
 from steer.engine import Engine
+from steer.errors import SteerError
 from steer.serial import to_json
 from steer.server.server import running
 from tests.evaluation.fakes import ENV_ID, PLAIN_ID
@@ -105,20 +108,24 @@ def test_a_robot_spec_that_does_not_fit_names_every_difference(
         (["--policy", "x:y", "--env", ENV_ID, "--map", "state=position"], "'position'"),
         (["--policy", "nothing:here", "--env", ENV_ID], "unknown kind 'nothing'"),
         (["--server", "127.0.0.1:1", "--env", ENV_ID], "127.0.0.1:1"),
-        ([], "either a policy"),
     ],
 )
-def test_what_a_worker_cannot_build_is_one_line(
-    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = refused(capsys, *words, "--workers", "1", "--out", str(tmp_path))
-    assert said in text
+def test_what_cannot_be_built_is_named(words: list[str], said: str) -> None:
+    setup = tyro.cli(Eval, args=words).setup()
+    with pytest.raises(SteerError, match=re.escape(said)):
+        setup()
+
+
+def test_an_error_of_a_worker_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = refused(capsys, "--policy", "x:y", "--env", "nobody/Knows-v3", "--workers", "1", "--out", str(tmp_path))
+    assert "nobody/Knows" in text
     assert "Traceback" not in text
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--server", "127.0.0.1:1"], "either a policy"),
         (["--map", "state"], "expected KEY=VALUE"),
         (["--map", "state=a", "--map", "state=b"], "twice"),
         (["--robot-spec", "/nowhere/robot.json"], "/nowhere/robot.json"),

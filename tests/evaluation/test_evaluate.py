@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_the_result_is_what_the_episodes_say(runner: Runner) -> None:
     assert result.difference > 0.3, "the fake critic knows the target, so steering must help"
     assert result.settings["temperature"] == 1.5
     assert result.settings["env_id"] == ENV_ID
-    assert result.versions == {"policy": "fake-policy-1", "critic": "fake-critic-1"}
+    assert result.versions == {"steer": version("steer-robotics"), "policy": "fake-policy-1", "critic": "fake-critic-1"}
     assert {"propose", "wait"} <= set(result.latency["base"])
     assert {"propose", "score", "wait"} <= set(result.latency["steered"])
     assert len(result.calibration) == 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import av
@@ -121,6 +122,16 @@ def test_notes_warn_of_few_pairs_and_of_zero() -> None:
 
 def test_notes_begin_with_a_critic_that_should_not_steer() -> None:
     assert "should not steer" in notes(evaluation([True], [True], verdict={"may_steer": False, "reasons": []}))[0]
+
+
+def test_notes_say_that_no_critic_scored() -> None:
+    alone = evaluation([True, False], [True, False])
+    silent = {
+        side: tuple(replace(one, steps=(), values=()) for one in alone.per_episode[side])
+        for side in ("base", "steered")
+    }
+    assert "No critic scored" in notes(replace(alone, per_episode=silent))[0]
+    assert not any("No critic" in note for note in notes(alone))
 
 
 def test_notes_say_how_the_settings_were_chosen() -> None:
