@@ -82,9 +82,11 @@ def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """The JSON tree of `value`; tensors and arrays are copied into `tensors` under their place in it."""
     if isinstance(value, Tensor):
         # A copy: safetensors refuses tensors that share memory, as tied or viewed parameters do.
+        name = _unused(name, tensors)
         tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {_TENSOR: name}
     if isinstance(value, np.ndarray):
+        name = _unused(name, tensors)
         tensors[name] = torch.from_numpy(value.copy())
         return {_ARRAY: name}
     if isinstance(value, dict):
@@ -99,6 +101,11 @@ def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     raise TypeError(
         f"{name}: a {type(value).__name__} cannot be saved: use tensors, arrays, JSON values and dicts of them"
     )
+
+
+def _unused(name: str, tensors: dict[str, Tensor]) -> str:
+    """The name, or one like it: the keys "1" and 1, or "a/b" and "a" then "b", would share a place."""
+    return name if name not in tensors else f"{name}~{len(tensors)}"
 
 
 def _unflatten(tree: Any, tensors: dict[str, Tensor]) -> Any:

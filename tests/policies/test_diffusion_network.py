@@ -33,7 +33,9 @@ def test_padding_frames_change_nothing_but_their_mark() -> None:
     mask = torch.tensor([[False, True]])
 
     torch.testing.assert_close(encoder({"state": state}, mask), encoder({"state": other}, mask))
-    assert not torch.equal(encoder({"state": state}, mask), encoder({"state": state}, torch.ones(1, 2, dtype=torch.bool)))
+    assert not torch.equal(
+        encoder({"state": state}, mask), encoder({"state": state}, torch.ones(1, 2, dtype=torch.bool))
+    )
 
 
 def test_shades_of_grey_are_told_apart() -> None:

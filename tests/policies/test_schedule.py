@@ -8,7 +8,10 @@ from policies.diffusion.schedule import alphas_cumprod, ddim_levels
 @pytest.mark.parametrize(("diffusion_steps", "inference_steps"), [(50, 8), (100, 10), (50, 50), (50, 1), (50, 16)])
 def test_the_table_is_diffusers_ddim_step_for_step(diffusion_steps: int, inference_steps: int) -> None:
     scheduler = DDIMScheduler(
-        num_train_timesteps=diffusion_steps, beta_schedule="squaredcos_cap_v2", clip_sample=True, prediction_type="epsilon"
+        num_train_timesteps=diffusion_steps,
+        beta_schedule="squaredcos_cap_v2",
+        clip_sample=True,
+        prediction_type="epsilon",
     )
     scheduler.set_timesteps(inference_steps)
     levels = ddim_levels(alphas_cumprod(diffusion_steps), inference_steps)
