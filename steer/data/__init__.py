@@ -1,6 +1,8 @@
-"""Episodes on disk and what training draws from them. Knows no framework: numpy, zarr and the vocabulary only."""
+"""Episodes on disk and what training draws from them. Knows no framework: numpy, zarr and the vocabulary only.
 
-from steer.data.candidates import candidates
+Beside what is named here: `steer.data.candidates` (a policy's samples at stored frames) and `steer.data.convert`.
+"""
+
 from steer.data.episode import Episode, EpisodeRecord
 from steer.data.frames import Frames, load_frames
 from steer.data.sampling import ChunkBatch, ChunkSampler, Transitions, TransitionSampler
@@ -17,6 +19,5 @@ __all__ = [
     "Frames",
     "TransitionSampler",
     "Transitions",
-    "candidates",
     "load_frames",
 ]

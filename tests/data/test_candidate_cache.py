@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from store_toys import ROBOT, make_episode
 
-from steer.data import EpisodeStore, candidates, load_frames
+from steer.data import EpisodeStore, load_frames
+from steer.data.candidates import candidates, frame_seeds
 from steer.errors import SpecError, StoreError, UnsupportedError
 from steer.noise import candidate_noise
 from steer.observation import Batch, ObservationSpec
@@ -95,6 +96,13 @@ def test_versions_that_are_no_file_names_stay_apart_and_inside(filled: EpisodeSt
         candidates(filled, policy, 1)
         assert policy.asked == 9, version
     assert len(list((filled.path / "candidates").iterdir())) == 5
+
+
+def test_every_frame_has_a_seed_of_its_own() -> None:
+    seeds = np.concatenate([frame_seeds(s, name, 1000) for s in (0, 1) for name in ("000000-000", "000001-000")])
+    assert len(set(seeds.tolist())) == 4000
+    assert seeds.min() >= 0
+    np.testing.assert_array_equal(frame_seeds(0, "000000-000", 10), seeds[:10])
 
 
 def test_batches_change_nothing_and_progress_is_told(filled: EpisodeStore, tmp_path: Path) -> None:
