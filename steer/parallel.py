@@ -64,7 +64,9 @@ def _result(item: Item, future: Future[Result]) -> Result:
     try:
         return future.result()
     except BrokenProcessPool as error:
-        raise RobotError(f"a worker process died at or before {item!r}: out of memory or killed; what was done is kept") from error
+        raise RobotError(
+            f"a worker process died at or before {item!r}: out of memory or killed; what was done is kept"
+        ) from error
 
 
 def _start(make_worker: Callable[[], Callable[[Any], Any]]) -> None:
