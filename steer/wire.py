@@ -8,7 +8,7 @@ session; the history of frames is told in `steer.client.window` and rebuilt in `
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
@@ -44,14 +44,22 @@ _NAMES = {dtype.newbyteorder("="): number for number, dtype in _DTYPES.items()}
 
 def tensor_to_message(value: Array, field: str) -> tensor_pb2.Tensor:
     """An array of an allowed dtype, in C order and little-endian."""
+    message = tensor_pb2.Tensor()
+    fill_tensor(message, value, field)
+    return message
+
+
+def fill_tensor(message: tensor_pb2.Tensor, value: Array, field: str) -> None:
+    """Write an array into a message that exists, which spares protobuf one copy of it."""
     number = _NAMES.get(value.dtype.newbyteorder("="))
     if number is None:
         allowed = sorted(str(dtype) for dtype in _NAMES)
         raise SpecError(
             f"{field}: dtype {value.dtype} cannot be sent, expected one of {allowed}: convert it before sending"
         )
-    data = value.astype(_DTYPES[number], copy=False).tobytes()
-    return tensor_pb2.Tensor(dtype=number, shape=value.shape, data=data)
+    message.dtype = number
+    message.shape.extend(value.shape)
+    message.data = value.astype(_DTYPES[number], copy=False).tobytes()
 
 
 def tensor_from_message(message: tensor_pb2.Tensor, field: str) -> Array:
@@ -294,11 +302,13 @@ def _check_counts(message: steering_pb2.Decision, shape: Sequence[int]) -> None:
         raise SpecError(f"decision: {message.committed} + {message.executed} steps to run of a chunk of {shape[1]}")
 
 
-def arrays_to_message(arrays: Mapping[str, Array]) -> dict[str, tensor_pb2.Tensor]:
-    return {key: tensor_to_message(value, key) for key, value in arrays.items()}
+def fill_tensors(messages: MutableMapping[str, tensor_pb2.Tensor], arrays: Mapping[str, Array]) -> None:
+    """Write named arrays into a map field."""
+    for key, value in arrays.items():
+        fill_tensor(messages[key], value, key)
 
 
-def arrays_from_message(messages: Mapping[str, tensor_pb2.Tensor]) -> dict[str, Array]:
+def tensors_from_map(messages: Mapping[str, tensor_pb2.Tensor]) -> dict[str, Array]:
     return {key: tensor_from_message(message, key) for key, message in messages.items()}
 
 

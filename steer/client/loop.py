@@ -112,7 +112,7 @@ class ControlLoop:
         self._task = task
         self._stop = threading.Event()
         self._stopped_by = "end"
-        self._statistics = TickStatistics()
+        self.statistics = TickStatistics()
         self._episode = 0
         self._finished = 0
         self._successes: int | None = None
@@ -142,7 +142,7 @@ class ControlLoop:
         """The account so far; may be asked from another thread while the loop runs."""
         rules, asked = self._safety.counts, self._broker.counts
         return RunSummary(
-            ticks=self._statistics.summary(),
+            ticks=self.statistics.summary(),
             sent=self._sent,
             asked=asked["asked"],
             chunks=asked["chunks"],
@@ -174,13 +174,13 @@ class ControlLoop:
             if self._stop.is_set() or now >= end_s:
                 self._end(interrupted=True)
                 return
-            self._statistics.add(now - deadlines.due)
+            self.statistics.add(now - deadlines.due)
             self._tick(tick)
             tick += 1
             if self._ended():
                 self._end(interrupted=False)
                 return
-            self._statistics.skipped += deadlines.advance(self._clock.now())
+            self.statistics.skipped += deadlines.advance(self._clock.now())
 
     def _begin(self) -> None:
         # Homing moves a real arm, which a dry run must not; a simulation has to begin somewhere.

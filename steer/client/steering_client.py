@@ -103,7 +103,12 @@ class SteeringClient:
         return self._opened.horizon
 
     def locate(self, episode: int, step: int) -> None:
-        """Episode and control step that the next request belongs to; they go into the server's log and order its requests."""
+        """Episode and control step that the next request belongs to; the server refuses to go back in them.
+
+        Going back here means that a new run begins: it gets a session of its own.
+        """
+        if (episode, step) < (self._episode, self._step):
+            self._live = False
         self._episode, self._step = episode, step
 
     def infer(self, request: Request) -> Decision:
@@ -163,19 +168,20 @@ class SteeringClient:
         execution = Execution.of(request)
         same = execution == self._execution
         committed = request.committed
-        return steering_pb2.InferRequest(
+        message = steering_pb2.InferRequest(
             session=self._opened.session,
             episode=self._episode,
             step=self._step,
             chunk=self._chunk,
             budget_s=self._budget_s,
-            history=self._sent.message(observation),
             task=wire.task_to_message(request.task),
             committed=None if committed is None else wire.tensor_to_message(committed, "committed"),
             seed=request.seed,
             execution=None if same else wire.execution_to_message(execution),
             omit_candidates=self._omit_candidates,
         )
+        self._sent.tell(message.history, observation)
+        return message
 
     def _wanted(self, observation: Observation) -> Observation:
         """Only what the server's models look at; checked here too, so that a mistake never leaves this process."""

@@ -34,6 +34,11 @@ class TickStatistics:
     def add(self, error_s: float) -> None:
         self._errors_s.append(error_s)
 
+    def extend(self, other: TickStatistics) -> None:
+        """Take over all ticks of another loop."""
+        self._errors_s.extend(other._errors_s)
+        self.skipped += other.skipped
+
     def summary(self) -> TickErrors:
         # A copy: the loop may append while another thread asks.
         errors = np.array(self._errors_s[:])

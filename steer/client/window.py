@@ -32,17 +32,15 @@ class SentWindow:
         arrays = {key: value.copy() for key, value in observation.arrays.items()}
         self._chunk, self._window = chunk, Observation(arrays, observation.mask.copy())
 
-    def message(self, observation: Observation) -> steering_pb2.History:
-        """What the server needs to rebuild `observation` from the window it holds."""
+    def tell(self, history: steering_pb2.History, observation: Observation) -> None:
+        """Write what the server needs to rebuild `observation` from the window it holds."""
         kept = self._kept(observation)
         new = {key: value[kept:] for key, value in observation.arrays.items()}
-        return steering_pb2.History(
-            after_chunk=self._chunk if kept else 0,
-            kept_frames=kept,
-            frames=wire.arrays_to_message(new),
-            mask=wire.tensor_to_message(observation.mask, "mask"),
-            time_s=observation.time_s,
-        )
+        history.after_chunk = self._chunk if kept else 0
+        history.kept_frames = kept
+        history.time_s = observation.time_s
+        wire.fill_tensors(history.frames, new)
+        wire.fill_tensor(history.mask, observation.mask, "mask")
 
     def _kept(self, observation: Observation) -> int:
         """The most frames that end the last window and begin this one."""

@@ -66,7 +66,7 @@ class Session:
             )
 
     def _observation(self, history: steering_pb2.History) -> Observation:
-        new = wire.arrays_from_message(history.frames)
+        new = wire.tensors_from_map(history.frames)
         mask = wire.tensor_from_message(history.mask, "mask")
         if mask.dtype != np.bool_:
             raise SpecError(f"mask: got {mask.dtype}, expected bool, one flag per frame of history")

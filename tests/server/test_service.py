@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from steer import wire
 from steer.action import ActionAxis, ActionSpec
 from steer.client.steering_client import SteeringClient
+from steer.client.window import SentWindow
 from steer.decision import Decision, Request
 from steer.engine import Engine
 from steer.errors import (
@@ -218,13 +219,8 @@ def test_bad_states_are_refused_on_both_sides(address: str, state: np.ndarray, r
     with pytest.raises(SpecError, match=reason):
         client.infer(Request(observation))
     assert client.infer(request()).chosen >= 0  # the session is as good as before
-    raw = steering_pb2.InferRequest(
-        session=client.opened.session,
-        chunk=1000,
-        history=steering_pb2.History(
-            frames=wire.arrays_to_message(observation.arrays), mask=wire.tensor_to_message(observation.mask, "mask")
-        ),
-    )
+    raw = steering_pb2.InferRequest(session=client.opened.session, chunk=1000)
+    SentWindow().tell(raw.history, observation)
     with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as caught:
         steering_pb2_grpc.SteeringStub(channel).Infer(raw, timeout=10)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -290,6 +286,17 @@ def test_a_session_that_ended_is_opened_again(address: str) -> None:
     client._opened = replace(client.opened, session="gone")
     assert same(client.infer(request(1)), engine().decide([request(1)])[0])
     assert client.opened.session != "gone"
+    client.close()
+
+
+def test_a_new_run_with_the_same_client_begins_a_new_session(address: str) -> None:
+    client = SteeringClient(address, ROBOT)
+    client.locate(3, 70)
+    client.infer(request(0))
+    first = client.opened.session
+    client.locate(1, 0)
+    assert same(client.infer(request(1)), engine().decide([request(1)])[0])
+    assert client.opened.session != first
     client.close()
 
 

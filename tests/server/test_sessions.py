@@ -30,9 +30,9 @@ def window_of(*ticks: int) -> Observation:
 def message(
     sent: SentWindow, chunk: int, observation: Observation, episode: int = 0, step: int = 0
 ) -> steering_pb2.InferRequest:
-    return steering_pb2.InferRequest(
-        session="s", chunk=chunk, episode=episode, step=step, history=sent.message(observation)
-    )
+    asked = steering_pb2.InferRequest(session="s", chunk=chunk, episode=episode, step=step)
+    sent.tell(asked.history, observation)
+    return asked
 
 
 def new_frames(asked: steering_pb2.InferRequest) -> int:
