@@ -52,6 +52,7 @@ def render(result: Evaluation, clips: Sequence[Clip] = ()) -> str:
         clips=clips,
         settings=_flat(result.settings),
         agreement=_agreement(result),
+        verdict_figures=_verdict_figures(result.verdict),
     )
 
 
@@ -93,6 +94,12 @@ def _agreement(result: Evaluation) -> list[tuple[str, str, int]]:
         ("lost", "only base", result.lost),
         ("neither", "neither", result.episodes - both - result.gained - result.lost),
     ]
+
+
+def _verdict_figures(verdict: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the verdict rests on, with names to read; nothing for a server that passes on its conclusion alone."""
+    figures = (verdict or {}).get("figures", {})
+    return {name.replace("_", " "): value for name, value in _flat(figures).items()}
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
