@@ -6,7 +6,6 @@ package brings as kind "x" is `policy:x` or `critic:x`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,15 +183,18 @@ def _trainables(group: str) -> Iterator[tuple[str, registry.Trainable]]:
 
 
 def _print_verdict(result: Verdict, episodes: int) -> None:
+    """A table of the figures, intervals in brackets, and the sentence that matters last."""
     table = Table(title=f"Verdict on {episodes} held-out episodes", title_justify="left")
     table.add_column("figure")
     table.add_column("value", justify="right")
     for name, value in result.figures.items():
-        table.add_row(name.replace("_", " "), f"{value:.3f}" if isinstance(value, float) else json.dumps(value))
-    console = Console(soft_wrap=True)
-    console.print(table)
-    word = "may steer" if result.may_steer else "may not steer"
-    console.print(f"This critic {word}: {'; '.join(result.reasons)}.", markup=False, highlight=False)
+        if name.endswith(("_low", "_high")):
+            continue
+        low, high = result.figures.get(f"{name}_low"), result.figures.get(f"{name}_high")
+        interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+        table.add_row(name.replace("_", " "), f"{value:.4g}{interval}", style="bold" if interval else None)
+    Console(soft_wrap=True).print(table)
+    _say(f"This critic {result}.")
 
 
 def _say(text: str) -> None:

@@ -23,7 +23,8 @@ def fill(step):
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
 try:
-    train(Mean(on_step=fill, padding=25_000), Noise(), LoopConfig(30, log_every=100, save_every=10), Path(sys.argv[1]), console=Console(quiet=True))
+    config = LoopConfig(30, log_every=100, save_every=10)
+    train(Mean(on_step=fill, padding=25_000), Noise(), config, Path(sys.argv[1]), console=Console(quiet=True))
 except CheckpointError as error:
     print("refused:", error)
 """
@@ -41,7 +42,8 @@ def say(step):
     if step > 25:
         time.sleep(0.01)
 
-train(Mean(on_step=say), Noise(), LoopConfig(100_000, log_every=10, save_every=20), Path(sys.argv[1]), console=Console(quiet=True))
+config = LoopConfig(100_000, log_every=10, save_every=20)
+train(Mean(on_step=say), Noise(), config, Path(sys.argv[1]), console=Console(quiet=True))
 """
 
 
