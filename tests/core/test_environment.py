@@ -74,9 +74,9 @@ def test_what_is_not_there_is_named() -> None:
         Environment("nothing-v0")
     with pytest.raises(ConfigError, match="does not take these options"):
         Environment(REACH, {"gravity": 0})
+    environment = Environment("steer/PickPlace-v0")
+    environment.reset(0)
     with pytest.raises(ConfigError, match="gives no pictures"):
-        environment = Environment("steer/PickPlace-v0")
-        environment.reset(0)
         environment.render()
 
 
