@@ -173,7 +173,7 @@ class TransitionSampler:
         self._draw.restore(state)
 
     def _prefixes(self, candidates: Array | None) -> Array:
-        """The first E steps of each candidate, as a view: rows are copied only when drawn."""
+        """The first E steps of each candidate, close together in memory (drawing is then half as dear), unless mapped."""
         count, axes = len(self._frames), self._frames.actions.shape[1]
         if candidates is None:
             return np.zeros((count, 0, self._prefix, axes), np.float32)
@@ -187,4 +187,5 @@ class TransitionSampler:
                 f"candidates: got shape {candidates.shape}, expected ({count}, K, H >= {self._prefix}, {axes}): "
                 "sample them for these frames, with chunks at least as long as the scored prefix"
             )
-        return candidates[:, :, : self._prefix]
+        prefixes = candidates[:, :, : self._prefix]
+        return prefixes if isinstance(candidates, np.memmap) else np.ascontiguousarray(prefixes)
