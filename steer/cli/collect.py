@@ -13,11 +13,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from steer.cli.progress import progress_bar
 from steer.data.episode import Episode
 from steer.data.store import EpisodeStore
 from steer.errors import ConfigError
 from steer.parallel import ordered_map
+from steer.progress import ProgressBar
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def collect(path: Path, episodes: int, seed: int, workers: int | None = None) ->
     environment.close()
     recorded = []
     seeds = range(seed, seed + episodes)
-    with store.writer() as writer, progress_bar() as bar:
+    with store.writer() as writer, ProgressBar() as bar:
         for episode in bar.track(ordered_map(_demonstrator, seeds, workers), total=episodes, description="collect"):
             writer.add(episode)
             recorded.append((str(episode.info.get("mode", "")), bool(episode.success), len(episode.actions)))
@@ -59,6 +59,7 @@ def collect(path: Path, episodes: int, seed: int, workers: int | None = None) ->
 def _demonstrator() -> Callable[[int], Episode]:
     """One worker's tools: an environment, kept for all its episodes."""
     import gymnasium
+
     from sim.demonstrations import demonstrate
 
     return partial(demonstrate, gymnasium.make("steer/PickPlace-v0"))

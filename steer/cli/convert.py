@@ -11,10 +11,11 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
-from steer.cli.progress import progress_bar
-from steer.data.convert import Conversion, convert, draft, read_robot, write_robot
+from steer.data.convert import Conversion, convert, draft
 from steer.data.draft import unknown_fields
 from steer.errors import ConfigError
+from steer.progress import ProgressBar
+from steer.robot import read_robot, write_robot
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Convert:
     def run(self) -> None:
         console = Console(soft_wrap=True)
         sidecar = self.robot or self.dest.with_name(f"{self.dest.name}.robot.json")
-        with progress_bar(console) as bar:
+        with ProgressBar(console) as bar:
             if not sidecar.exists():
                 self._draft(sidecar, bar)
             robot = read_robot(sidecar)

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from steer.action import ActionSpec
 from steer.checkpoints import Checkpoint, read_checkpoint
+from steer.data.replay_buffer import is_replay_buffer
 from steer.data.store import EpisodeStore
 from steer.environment import Environment
 from steer.errors import CheckpointError, ConfigError
@@ -42,7 +43,7 @@ class Inspect:
             self._environment(console)
         elif not self.place:
             raise ConfigError("nothing to inspect: give a checkpoint folder, an episode store, or --env ID")
-        elif (Path(self.place) / "store.json").exists():
+        elif (Path(self.place) / "store.json").exists() or is_replay_buffer(Path(self.place)):
             _store(console, EpisodeStore.open(Path(self.place)), self.json)
         else:
             _checkpoint(console, read_checkpoint(_folder(self.place)), self.json)

@@ -6,7 +6,6 @@ that looks finished. Sources: a Diffusion Policy replay buffer, or a folder of `
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,10 +18,9 @@ from steer.data.npz import draft_from_npz, npz_files, read_npz
 from steer.data.replay_buffer import ReplayBuffer, is_replay_buffer
 from steer.data.store import EpisodeStore
 from steer.data.writer import EpisodeWriter
-from steer.errors import ConfigError, SpecError, StoreError
+from steer.errors import SpecError, StoreError
 from steer.files import publish_folder
 from steer.robot import RobotSpec
-from steer.serial import from_json, to_json
 
 Progress = Callable[[int, int], None]
 SHOWN = 10
@@ -64,25 +62,6 @@ def draft(source: Path, rate_hz: float, progress: Progress | None = None) -> Rob
         drafted = ReplayBuffer(source).robot
         return replace(drafted, action=replace(drafted.action, rate_hz=rate_hz))
     return draft_from_npz(_files(source), source.name, rate_hz, progress)
-
-
-def read_robot(path: Path) -> RobotSpec:
-    """The sidecar: a `RobotSpec` as JSON."""
-    try:
-        return from_json(RobotSpec, json.loads(path.read_text()), str(path))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{path} cannot be read as JSON ({error}): repair it, or remove it to have a new draft"
-        ) from error
-
-
-def write_robot(path: Path, robot: RobotSpec) -> None:
-    """Write the sidecar for a person to complete."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(to_json(robot), indent=1) + "\n")
-    except OSError as error:
-        raise ConfigError(f"cannot write {path} ({error}): give another place") from error
 
 
 def _fill(store: EpisodeStore, source: Path, skip_broken: bool, progress: Progress | None) -> Conversion:
