@@ -8,7 +8,7 @@ session; the history of frames is told in `steer.client.window` and rebuilt in `
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
@@ -44,22 +44,25 @@ _NAMES = {dtype.newbyteorder("="): number for number, dtype in _DTYPES.items()}
 
 def tensor_to_message(value: Array, field: str) -> tensor_pb2.Tensor:
     """An array of an allowed dtype, in C order and little-endian."""
-    message = tensor_pb2.Tensor()
-    fill_tensor(message, value, field)
+    message = tensor_header(value, field)
+    message.data = little_endian(value).tobytes()
     return message
 
 
-def fill_tensor(message: tensor_pb2.Tensor, value: Array, field: str) -> None:
-    """Write an array into a message that exists, which spares protobuf one copy of it."""
+def tensor_header(value: Array, field: str) -> tensor_pb2.Tensor:
+    """The message without its data; raises `SpecError` that names `field` for a dtype that is not sent."""
     number = _NAMES.get(value.dtype.newbyteorder("="))
     if number is None:
         allowed = sorted(str(dtype) for dtype in _NAMES)
         raise SpecError(
             f"{field}: dtype {value.dtype} cannot be sent, expected one of {allowed}: convert it before sending"
         )
-    message.dtype = number
-    message.shape.extend(value.shape)
-    message.data = value.astype(_DTYPES[number], copy=False).tobytes()
+    return tensor_pb2.Tensor(dtype=number, shape=value.shape)
+
+
+def little_endian(value: Array) -> Array:
+    """The array as its bytes travel: C order, little-endian; itself where it is so already."""
+    return np.ascontiguousarray(value, value.dtype.newbyteorder("<"))
 
 
 def tensor_from_message(message: tensor_pb2.Tensor, field: str) -> Array:
@@ -71,12 +74,13 @@ def tensor_from_message(message: tensor_pb2.Tensor, field: str) -> Array:
         )
     shape = tuple(message.shape)
     wanted = math.prod(shape) * dtype.itemsize
-    if len(message.data) != wanted:
+    data = message.data  # once: every access copies
+    if len(data) != wanted:
         raise SpecError(
-            f"{field}: {len(message.data)} bytes came for shape {shape} of {dtype}, expected {wanted}: "
+            f"{field}: {len(data)} bytes came for shape {shape} of {dtype}, expected {wanted}: "
             "send the elements in C order without padding"
         )
-    array = np.frombuffer(message.data, dtype)
+    array = np.frombuffer(data, dtype)
     if dtype == np.bool_ and array.view(np.uint8).max(initial=0) > 1:
         raise SpecError(f"{field}: a bool tensor holds bytes other than 0 and 1: send one byte per element")
     return array.reshape(shape)
@@ -300,12 +304,6 @@ def _check_counts(message: steering_pb2.Decision, shape: Sequence[int]) -> None:
         )
     if message.committed + message.executed > shape[1]:
         raise SpecError(f"decision: {message.committed} + {message.executed} steps to run of a chunk of {shape[1]}")
-
-
-def fill_tensors(messages: MutableMapping[str, tensor_pb2.Tensor], arrays: Mapping[str, Array]) -> None:
-    """Write named arrays into a map field."""
-    for key, value in arrays.items():
-        fill_tensor(messages[key], value, key)
 
 
 def tensors_from_map(messages: Mapping[str, tensor_pb2.Tensor]) -> dict[str, Array]:

@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.table import Table
 
 from steer import registry
+from steer.cli.logs import log_to_stderr
 from steer.client.broker import BrokerConfig
 from steer.client.keyboard import stop_on_key
 from steer.client.loop import ControlLoop, LoopConfig, RunSummary
@@ -69,6 +70,7 @@ class Run:
     """Write the episodes to this store; it is made if it is not there."""
 
     def run(self) -> None:
+        log_to_stderr()
         console = Console(stderr=True, soft_wrap=True)
         robot = registry.robot(self.robot)
         with ExitStack() as stack:

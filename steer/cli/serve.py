@@ -11,6 +11,7 @@ from rich.console import Console
 
 from steer import registry
 from steer.checkpoints import read_checkpoint
+from steer.cli.logs import log_to_stderr
 from steer.engine import Engine
 from steer.errors import ConfigError, UnsupportedError
 from steer.model_name import ModelName
@@ -30,6 +31,7 @@ class Serve:
     server: Annotated[ServerConfig, tyro.conf.arg(name="")] = field(default_factory=ServerConfig)
 
     def run(self) -> None:
+        log_to_stderr()
         console = Console(stderr=True, soft_wrap=True)
         if not self.policy and not self.critic:
             raise ConfigError("nothing to serve: give --policy, --critic, or both")

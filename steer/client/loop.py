@@ -187,6 +187,7 @@ class ControlLoop:
         if not self._config.dry_run or isinstance(self._robot, EpisodicRobot):
             self._robot.home()
         self._episode += 1
+        self._holding = True  # until the first answer, which is no event to announce
         self._history.reset()
         self._safety.reset()
         self._broker.reset(self._episode, self._config.seed + 10_000 * (self._episode - 1))
@@ -228,7 +229,7 @@ class ControlLoop:
             reason = self._broker.failing
             _log.warning("holding: no fresh chunk", reason="late" if reason is None else str(reason))
         elif self._holding and not holding:
-            _log.info("moving")
+            _log.info("moving", episode=self._episode)
         self._holding = holding
 
     def _outcome(self) -> StepOutcome | None:

@@ -15,8 +15,10 @@ from typing import Any, cast
 
 import grpc
 import structlog
+from google.protobuf.message import Message
 
 from steer import wire
+from steer.client import framing
 from steer.client.window import SentWindow
 from steer.decision import Decision, Request
 from steer.errors import DeadlineError, SessionError, SpecError, SteerError, UnavailableError, UnsupportedError
@@ -27,6 +29,7 @@ from steer.wire import Execution
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 _PLAIN = Execution()
+_SERVICE = steering_pb2.DESCRIPTOR.services_by_name["Steering"].full_name
 _log = structlog.get_logger(__name__)
 
 
@@ -83,6 +86,9 @@ class SteeringClient:
         self._live = False
         self._channel = grpc.insecure_channel(address, options=_channel_options())
         self._stub = steering_pb2_grpc.SteeringStub(self._channel)
+        # Like the stub's, but for requests that are bytes already (see `steer.client.framing`).
+        self._infer = self._bytes_call("Infer")
+        self._rerank = self._bytes_call("Rerank")
         try:
             self._opened = self._open()
         except SteerError:
@@ -113,7 +119,7 @@ class SteeringClient:
 
     def infer(self, request: Request) -> Decision:
         """Ask for the next chunk."""
-        return self._decide(request, self._stub.Infer, lambda message: message)
+        return self._decide(request, self._infer, framing.INFER, lambda message: message)
 
     def rerank(self, request: Request) -> Decision:
         """Ask which of `request.candidates` is best."""
@@ -121,7 +127,10 @@ class SteeringClient:
             raise SpecError("rerank: the request brings no candidates: set Request.candidates to float32[K, H, A]")
         candidates = wire.tensor_to_message(request.candidates, "candidates")
         return self._decide(
-            request, self._stub.Rerank, lambda message: steering_pb2.RerankRequest(infer=message, candidates=candidates)
+            request,
+            self._rerank,
+            framing.RERANK,
+            lambda message: steering_pb2.RerankRequest(infer=message, candidates=candidates),
         )
 
     def close(self) -> None:
@@ -130,27 +139,37 @@ class SteeringClient:
         self._channel.close()
 
     def _decide(
-        self, request: Request, call: Callable[..., Any], wrap: Callable[[steering_pb2.InferRequest], Any]
+        self,
+        request: Request,
+        call: Callable[..., Any],
+        path: tuple[int, ...],
+        wrap: Callable[[steering_pb2.InferRequest], Message],
     ) -> Decision:
         with self._lock:
             if not self._live:
                 self._opened = self._open()
             try:
-                return self._ask(request, call, wrap)
+                return self._ask(request, call, path, wrap)
             except SessionError as error:
                 _log.warning("session lost, opening another", address=self.address, reason=str(error))
                 self._opened = self._open()
-                return self._ask(request, call, wrap)
+                return self._ask(request, call, path, wrap)
 
     def _ask(
-        self, request: Request, call: Callable[..., Any], wrap: Callable[[steering_pb2.InferRequest], Any]
+        self,
+        request: Request,
+        call: Callable[..., Any],
+        path: tuple[int, ...],
+        wrap: Callable[[steering_pb2.InferRequest], Message],
     ) -> Decision:
         self._chunk += 1
         observation = self._wanted(request.observation)
-        message = wrap(self._message(request, observation))
-        self._check_size(message.ByteSize())
+        message = self._message(request)
+        frames = self._sent.tell(message.history, observation)
+        data = framing.with_frames(wrap(message).SerializeToString(), frames, path)
+        self._check_size(len(data))
         try:
-            answer = self._call(call, message)
+            answer = self._call(call, data)
         except SteerError:
             self._sent.forget()
             raise
@@ -164,11 +183,12 @@ class SteeringClient:
         self._sent.remember(self._chunk, observation)
         return wire.decision_from_message(answer.decision)
 
-    def _message(self, request: Request, observation: Observation) -> steering_pb2.InferRequest:
+    def _message(self, request: Request) -> steering_pb2.InferRequest:
+        """All but the history."""
         execution = Execution.of(request)
         same = execution == self._execution
         committed = request.committed
-        message = steering_pb2.InferRequest(
+        return steering_pb2.InferRequest(
             session=self._opened.session,
             episode=self._episode,
             step=self._step,
@@ -180,8 +200,6 @@ class SteeringClient:
             execution=None if same else wire.execution_to_message(execution),
             omit_candidates=self._omit_candidates,
         )
-        self._sent.tell(message.history, observation)
-        return message
 
     def _wanted(self, observation: Observation) -> Observation:
         """Only what the server's models look at; checked here too, so that a mistake never leaves this process."""
@@ -221,6 +239,9 @@ class SteeringClient:
             max_message_bytes=reply.max_message_bytes,
             idle_timeout_s=reply.idle_timeout_s,
         )
+
+    def _bytes_call(self, name: str) -> Callable[..., Any]:
+        return self._channel.unary_unary(f"/{_SERVICE}/{name}", None, steering_pb2.InferResponse.FromString)
 
     def _call(self, call: Callable[..., Any], message: Any) -> Any:
         try:

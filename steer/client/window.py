@@ -10,6 +10,7 @@ import numpy as np
 
 from steer import wire
 from steer.observation import Observation
+from steer.spec import Array
 from steer.v1 import steering_pb2
 
 
@@ -32,15 +33,14 @@ class SentWindow:
         arrays = {key: value.copy() for key, value in observation.arrays.items()}
         self._chunk, self._window = chunk, Observation(arrays, observation.mask.copy())
 
-    def tell(self, history: steering_pb2.History, observation: Observation) -> None:
-        """Write what the server needs to rebuild `observation` from the window it holds."""
+    def tell(self, history: steering_pb2.History, observation: Observation) -> dict[str, Array]:
+        """Write how to rebuild `observation` from the window that the server holds; returns the frames it lacks."""
         kept = self._kept(observation)
-        new = {key: value[kept:] for key, value in observation.arrays.items()}
         history.after_chunk = self._chunk if kept else 0
         history.kept_frames = kept
         history.time_s = observation.time_s
-        wire.fill_tensors(history.frames, new)
-        wire.fill_tensor(history.mask, observation.mask, "mask")
+        history.mask.CopyFrom(wire.tensor_to_message(observation.mask, "mask"))
+        return {key: value[kept:] for key, value in observation.arrays.items()}
 
     def _kept(self, observation: Observation) -> int:
         """The most frames that end the last window and begin this one."""

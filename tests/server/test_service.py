@@ -220,7 +220,8 @@ def test_bad_states_are_refused_on_both_sides(address: str, state: np.ndarray, r
         client.infer(Request(observation))
     assert client.infer(request()).chosen >= 0  # the session is as good as before
     raw = steering_pb2.InferRequest(session=client.opened.session, chunk=1000)
-    SentWindow().tell(raw.history, observation)
+    for key, value in SentWindow().tell(raw.history, observation).items():
+        raw.history.frames[key].CopyFrom(wire.tensor_to_message(value, key))
     with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as caught:
         steering_pb2_grpc.SteeringStub(channel).Infer(raw, timeout=10)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steer import wire
+from steer.client.framing import INFER, with_frames
 from steer.client.window import SentWindow
 from steer.errors import SessionError, SpecError, UnavailableError
 from steer.observation import Observation, ObservationSpec
@@ -31,8 +32,8 @@ def message(
     sent: SentWindow, chunk: int, observation: Observation, episode: int = 0, step: int = 0
 ) -> steering_pb2.InferRequest:
     asked = steering_pb2.InferRequest(session="s", chunk=chunk, episode=episode, step=step)
-    sent.tell(asked.history, observation)
-    return asked
+    frames = sent.tell(asked.history, observation)
+    return steering_pb2.InferRequest.FromString(with_frames(asked.SerializeToString(), frames, INFER))
 
 
 def new_frames(asked: steering_pb2.InferRequest) -> int:
