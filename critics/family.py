@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from critics.config import CriticConfig
 from critics.objective import objective
 from critics.q_critic import KIND, QCritic
@@ -13,10 +15,14 @@ from steer.registry import Family, Trainable
 
 
 def load(name: ModelName) -> QCritic:
-    """Load `q:PATH`."""
-    if name.options:
-        raise ConfigError(f"q critics take no options, got {dict(name.options)}: write q:PATH")
-    return QCritic.load(Path(name.place))
+    """Load `q:PATH` or `q:PATH?device=cuda`."""
+    unknown = sorted(set(name.options) - {"device"})
+    if unknown:
+        raise ConfigError(f"q critics have no options {unknown}: write q:PATH or q:PATH?device=cuda")
+    device = name.options.get("device", "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device {device!r}: no CUDA device is here: leave the option out")
+    return QCritic.load(Path(name.place), device)
 
 
 FAMILY = Family(

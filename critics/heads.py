@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from steer.errors import ConfigError
 
@@ -82,15 +82,20 @@ class HLGaussConfig:
             raise ConfigError(f"hl_gauss: initial value {self.initial} is outside [{self.low}, {self.high}]")
 
 
-class HLGauss:
+class HLGauss(nn.Module):
     """A categorical over bins; value = sum of probability times bin centre."""
 
+    edges: Tensor
+    centres: Tensor
+
     def __init__(self, config: HLGaussConfig) -> None:
+        super().__init__()
         self.config = config
         self.outputs = config.bins
         self.penalty_scale = config.penalty_scale
-        self.edges = torch.linspace(config.low, config.high, config.bins + 1, dtype=torch.float64)
-        self.centres = ((self.edges[:-1] + self.edges[1:]) / 2).float()
+        edges = torch.linspace(config.low, config.high, config.bins + 1, dtype=torch.float64)
+        self.register_buffer("edges", edges, persistent=False)
+        self.register_buffer("centres", ((edges[:-1] + edges[1:]) / 2).float(), persistent=False)
         effective = config.sigma_bins * (math.sqrt(2.0) if config.form == "jaxrl_m" else 1.0)
         self.sigma = effective * (config.high - config.low) / config.bins
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,18 +18,23 @@ from torch import Tensor
 from critics.batch import CriticBatch
 from critics.config import CriticConfig, make_algorithm, make_network, make_spec
 from critics.mc import MonteCarlo
-from critics.q_critic import QCritic, make_state
+from critics.q_critic import QCritic
+from critics.q_network import State
 from critics.terms import polyak, random_subset
 from steer.data.frames import Frames
 from steer.data.sampling import Transitions, TransitionSampler
 from steer.errors import ConfigError
 from steer.normalize import fit_vector
 from steer.spec import Array
+from steer.training.objective import Metrics
 from steer.transforms import NearField, Pipeline
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class CriticObjective:
-    """A critic in training: networks, optimiser, random choices. See `steer.training.objective.Objective`."""
+    """A critic in training. Implements `steer.training.objective.Objective` and `Placed`."""
 
     def __init__(self, config: CriticConfig, frames: Frames, seed: int = 0) -> None:
         self.config = config
@@ -41,14 +46,24 @@ class CriticObjective:
         self.algorithm = make_algorithm(config, self.network)
         trained = [parameter for parameter in self.algorithm.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(trained, config.learning_rate, fused=True)
+        self._loss: torch.nn.Module = self.algorithm
+        self._accelerator: Accelerator | None = None
         self._rng = np.random.default_rng(seed)
         self._data = f"{len(frames.lengths)} episodes ({int(frames.success.sum())} successful), {int(frames.lengths.sum())} steps"
 
-    def step(self, batch: Transitions) -> Mapping[str, float | Tensor]:
+    def prepare(self, accelerator: Accelerator) -> None:
+        """Move networks and optimiser to the accelerator's device, precision and processes."""
+        self._accelerator = accelerator
+        self._loss, self.optimizer = accelerator.prepare(self.algorithm, self.optimizer)
+
+    def step(self, batch: Transitions) -> Metrics:
         """One update of the networks, then of the targets."""
-        loss, info = self.algorithm(self.critic_batch(batch))
+        loss, info = self._loss(self.critic_batch(batch))
         self.optimizer.zero_grad()
-        loss.backward()
+        if self._accelerator is None:
+            loss.backward()
+        else:
+            self._accelerator.backward(loss)
         self.optimizer.step()
         if not isinstance(self.algorithm, MonteCarlo):
             polyak(self.algorithm.target.parameters(), self.network.parameters(), self.config.target_rate)
@@ -65,13 +80,13 @@ class CriticObjective:
         subset = config.calql.backup.subset
         return CriticBatch(
             state=self._state(batch.arrays),
-            actions=_tensor(batch.actions[:, :steps]),
-            rewards=_tensor(rewards),
-            bootstrap=_tensor(bootstrap),
-            returns=_tensor(returns),
+            actions=self._rows(batch.actions[:, :steps]),
+            rewards=self._rows(rewards),
+            bootstrap=self._rows(bootstrap),
+            returns=self._rows(returns),
             next_state=self._state(batch.next_arrays),
-            next_actions=_tensor(self._choose(batch.next_candidates, batch.actions, backed_up)[:, :, :steps]),
-            other_actions=_tensor(self._choose(batch.candidates, batch.actions, penalised)[:, :, :steps]),
+            next_actions=self._rows(self._choose(batch.next_candidates, batch.actions, backed_up)[:, :, :steps]),
+            other_actions=self._rows(self._choose(batch.candidates, batch.actions, penalised)[:, :, :steps]),
             target_members=self._subset(subset) if subset else None,
         )
 
@@ -99,8 +114,18 @@ class CriticObjective:
         )
         return self.critic().save(path, card)
 
-    def _state(self, arrays: Mapping[str, Array]) -> Any:
-        return make_state(self.transforms, self.config.key, arrays[self.config.key][:, -1])
+    def _state(self, arrays: Mapping[str, Array]) -> State:
+        raw = arrays[self.config.key][:, -1]
+        normalised = self.transforms.observe({self.config.key: raw})[self.config.key]
+        return State(self._rows(raw), self._rows(normalised))
+
+    def _rows(self, value: Array) -> Tensor:
+        """This process's share of the rows, as a tensor on its device."""
+        rows = torch.from_numpy(np.ascontiguousarray(value, np.float32))
+        if self._accelerator is None:
+            return rows
+        mine = rows[self._accelerator.process_index :: self._accelerator.num_processes]
+        return mine.to(self._accelerator.device)
 
     def _choose(self, candidates: Array, actions: Array, count: int) -> Array:
         """`count` of the K cached candidates, other ones each step; none of them where none are asked for."""
@@ -166,7 +191,3 @@ def permute_outcomes(
     """
     order = rng.permutation(len(rewards))
     return rewards[order], np.full_like(rewards, bootstrap), returns[order]
-
-
-def _tensor(value: Array) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(value, np.float32))

@@ -44,7 +44,7 @@ class QCritic:
         self._version = version
 
     @classmethod
-    def load(cls, path: Path) -> QCritic:
+    def load(cls, path: Path, device: str = "cpu") -> QCritic:
         """Read a checkpoint folder; raises `CheckpointError` or `SpecError` where it does not fit."""
         checkpoint = read_checkpoint(path)
         require_kind(checkpoint, KIND)
@@ -53,7 +53,7 @@ class QCritic:
         network = make_network(config, spec, checkpoint.transforms)
         require_weights(checkpoint, {name: tuple(value.shape) for name, value in network.state_dict().items()})
         network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in checkpoint.weights.items()})
-        return cls(config, spec, checkpoint.transforms, network, checkpoint.version)
+        return cls(config, spec, checkpoint.transforms, network.to(device), checkpoint.version)
 
     def save(self, path: Path, card: str = "") -> str:
         """Write a checkpoint folder; returns its version."""
@@ -61,6 +61,11 @@ class QCritic:
         return write_checkpoint(
             path, kind=KIND, config=self.config, spec=self._spec, transforms=self.transforms, weights=weights, card=card
         )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.network.parameters()).device
 
     @property
     def spec(self) -> CriticSpec:
@@ -79,7 +84,7 @@ class QCritic:
             )
         value = observations.arrays[key]
         self._spec.observation[key].validate(value, leading=2)
-        state = make_state(self.transforms, key, value[:, -1])
+        state = make_state(self.transforms, key, value[:, -1]).to(self.device)
         # no_grad and not inference_mode: gradient refinement climbs through what is kept here.
         with torch.no_grad():
             return self.network.embed(state)
@@ -88,7 +93,7 @@ class QCritic:
     def score(self, context: Embedded, actions: Float[np.ndarray, "b k e a"]) -> Float[np.ndarray, "m b k"]:
         """Q per member; raises `UnsupportedError` for another prefix than the trained one."""
         self._check(context, actions)
-        return self.network.score(context, torch.from_numpy(np.array(actions))).numpy()
+        return self.network.score(context, torch.from_numpy(np.array(actions)).to(self.device)).cpu().numpy()
 
     def score_tensor(self, context: Embedded, actions: Float[Tensor, "b k e a"]) -> Float[Tensor, "m b k"]:
         """Like `score`, differentiable in the actions."""

@@ -24,6 +24,9 @@ class State(NamedTuple):
     raw: Float[Tensor, "b n"]
     normalised: Float[Tensor, "b s"]
 
+    def to(self, device: torch.device) -> State:
+        return State(self.raw.to(device), self.normalised.to(device))
+
 
 class Embedded(NamedTuple):
     """What does not depend on the candidate: the raw state, and each member's share of its first layer."""

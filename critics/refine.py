@@ -38,8 +38,8 @@ class GradientRefiner:
         self._critic = critic
         self._steps, self._step_size, self._keep, self._normalised = steps, step_size, keep, normalised
         spec = critic.spec.action
-        self._centre = torch.from_numpy((spec.high + spec.low) / 2)
-        self._half_range = torch.from_numpy((spec.high - spec.low) / 2)
+        self._centre = torch.from_numpy((spec.high + spec.low) / 2).to(critic.device)
+        self._half_range = torch.from_numpy((spec.high - spec.low) / 2).to(critic.device)
 
     def refine(
         self,
@@ -59,19 +59,19 @@ class GradientRefiner:
         values = reduce_scores(self._critic.score(critic_context, candidates[:, :, :scored]), "mean")
         best = np.argsort(-values, axis=1, kind="stable")[:, : self._keep]
         chosen = np.take_along_axis(candidates, best[:, :, None, None], axis=1)
-        start = (torch.from_numpy(chosen) - self._centre) / self._half_range
+        start = (torch.from_numpy(chosen).to(self._critic.device) - self._centre) / self._half_range
         fixed_head, free, tail = start[:, :, :committed], start[:, :, committed:scored], start[:, :, scored:]
 
         def q(moving: Tensor) -> Tensor:
             chunk = torch.cat((fixed_head, moving), 2) * self._half_range + self._centre
             return self._critic.score_tensor(critic_context, chunk).mean(0)
 
-        one = torch.ones(start.shape[-1])
+        one = torch.ones_like(self._centre)
         climbed, _, _ = climb(q, free, -one, one, self._steps, self._step_size, self._normalised)
         refined = torch.cat((fixed_head, climbed, tail), 2) * self._half_range + self._centre
         # Through [-1, 1] and back rounds; what must not move is taken from the candidate itself.
         added = np.concatenate(
-            (chosen[:, :, :committed], refined.numpy()[:, :, committed:scored], chosen[:, :, scored:]), axis=2
+            (chosen[:, :, :committed], refined.cpu().numpy()[:, :, committed:scored], chosen[:, :, scored:]), axis=2
         )
         return self._critic.spec.action.clip(added)[0], (ORIGIN,) * added.shape[1]
 
@@ -90,8 +90,8 @@ def climb(
     The start counts as step 0, so Q never falls; a tie goes to the later step, as published.
     """
     current = actions.detach()
-    best, best_q = current, torch.full(actions.shape[:2], -torch.inf)
-    best_step = torch.zeros(actions.shape[:2], dtype=torch.int64)
+    best, best_q = current, actions.new_full(actions.shape[:2], -torch.inf)
+    best_step = torch.zeros(actions.shape[:2], dtype=torch.int64, device=actions.device)
     for step in range(steps + 1):
         current = current.requires_grad_()
         value = q(current)

@@ -5,6 +5,7 @@ Axes: M members, B transitions, N actions per transition. Values are float32[M, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Literal
 
@@ -73,7 +74,7 @@ def soft_maximum(
     """T log sum exp(values / T) over the actions; with `count_correction` the mean instead of the sum (minus T log N)."""
     value = temperature * torch.logsumexp(values / temperature, dim=-1)
     if count_correction:
-        value = value - temperature * torch.log(torch.tensor(float(values.shape[-1])))
+        value = value - temperature * math.log(values.shape[-1])
     return value
 
 

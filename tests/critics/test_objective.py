@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 
 from critics.calql import CalQL
 from critics.config import CriticConfig
@@ -148,3 +149,14 @@ def test_permuted_outcomes_depend_on_nothing() -> None:
     }
     # No terminal is left, and every transition discounts alike.
     assert bootstrap.tolist() == pytest.approx([0.92] * 4)
+
+
+def test_an_accelerator_on_the_cpu_changes_nothing(frames: Frames) -> None:
+    candidates = candidates_of(frames)
+    plain, prepared = objective(tiny(), frames, candidates), objective(tiny(), frames, candidates)
+    prepared.prepare(Accelerator(cpu=True))
+    one, two = sampler(tiny(), frames, candidates), sampler(tiny(), frames, candidates)
+    for _ in range(3):
+        plain.step(one.sample())
+        prepared.step(two.sample())
+    assert all(np.array_equal(a, b) for a, b in zip(weights(plain), weights(prepared), strict=True))
