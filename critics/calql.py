@@ -4,7 +4,7 @@
 
 The a_k are what the policy proposes at s: the critic is asked about these later, so these it must not overestimate. The floor G
 stops it from pushing them below what the data is known to return, without which it merely learns what looks like data
-(`calibrated=False`, plain CQL, arXiv 2006.04779). The flags reproduce the published variants; `docs` beside each field give them.
+(`calibrated=False`, plain CQL, arXiv 2006.04779). The flags reproduce the published variants, named beside each field.
 """
 
 from __future__ import annotations
