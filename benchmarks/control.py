@@ -1,7 +1,7 @@
 """Does the control loop keep its deadlines while a server on the same machine decides for it?
 
-    python benchmarks/control.py --json                                              small numpy models
-    python benchmarks/control.py --policy runs/base --critic runs/critic --json      real ones, PickPlace as the robot
+    python -m benchmarks.control [--json]                                       small numpy models
+    python -m benchmarks.control --policy runs/demo/policy --critic runs/demo/critic [--json]
 
 The server is another process, reached over loopback. Stretches of the real loop alternate with stretches of an empty
 one (the same deadlines, nothing to do), so that both see the same machine: the difference is ours, the rest is the machine's.
@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,12 +38,11 @@ from steer.client.loop import ControlLoop, LoopConfig, RunSummary
 from steer.client.steering_client import SteeringClient
 from steer.client.timing import Deadlines, TickStatistics
 from steer.decision import Request
-from steer.engine import Engine
 from steer.errors import UnavailableError
 from steer.history import History
 from steer.robot import Robot
-from steer.server.server import ServerConfig, serve
 from steer.wire import Execution
+from tests.fakes import FakeRobot
 
 _console = Console(stderr=True)
 
@@ -71,26 +71,21 @@ class Control:
     """Requests back to back."""
     json: bool = False
     """Print the JSON object alone."""
-    serve_fakes: bool = False
-    """Be the server of the small numpy models (used by the benchmark itself)."""
+    out: Path | None = Path("benchmarks/results/control.json")
+    """Where the result is kept."""
 
     def run(self) -> None:
-        if self.serve_fakes:
-            from tests.fakes import FakeCritic, FakePolicy
-
-            config = ServerConfig(address="127.0.0.1:0")
-            engine = Engine(FakePolicy(), FakeCritic())
-            serve(engine, config, announce=lambda address: print(f"serving on {address},", flush=True))
-            return
         with self._server() as address:
             result = self._measure(address)
+        if self.out is not None:
+            self.out.write_text(json.dumps(result, indent=1) + "\n")
         if not self.json:
             _console.print_json(json.dumps(result))
         print(json.dumps(result))
 
     @contextmanager
     def _server(self) -> Iterator[str]:
-        words = [__file__, "--serve-fakes"]
+        words = ["-m", "benchmarks.control_server"]
         if self.policy:
             words = ["-m", "steer.cli.main", "serve", "--policy", self.policy, "--address", "127.0.0.1:0"]
             words += ["--critic", self.critic, "--allow-unready"] if self.critic else []
@@ -110,8 +105,6 @@ class Control:
     def _robot(self) -> Robot:
         if self.policy:
             return registry.robot(self.robot)
-        from tests.fakes import FakeRobot
-
         return FakeRobot(now=time.monotonic)
 
     def _measure(self, address: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from steer.client.broker import Action, BrokerConfig, ChunkBroker
 from steer.client.clock import Clock, MonotonicClock
+from steer.client.interpreter import punctual
 from steer.client.recorder import End, Step, StepSink
 from steer.client.safety import SafetyFilter
 from steer.client.timing import Deadlines, TickErrors, TickStatistics
@@ -130,8 +131,9 @@ class ControlLoop:
         """Run episodes until one of the limits, `stop`, or an error; the robot holds afterwards."""
         end_s = self._clock.now() + self._config.duration_s if self._config.duration_s else float("inf")
         try:
-            while not self._over(end_s):
-                self._run_episode(end_s)
+            with punctual():
+                while not self._over(end_s):
+                    self._run_episode(end_s)
         finally:
             self._broker.close()
             if not self._config.dry_run:
