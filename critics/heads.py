@@ -118,9 +118,9 @@ class HLGauss(nn.Module):
         return ((targets < self.config.low) | (targets > self.config.high)).float().mean()
 
     def initial_bias(self) -> Float[Tensor, " o"]:
-        # Three times the target's width: narrower, and the far bins get hardly any gradient to rise again.
-        start = self._histogram(torch.tensor(self.config.initial), 3 * self.sigma)
-        return start.clamp_min(1e-6).log()
+        # A little of everything: bins that start out of reach hardly get a gradient, and values then rise far too slowly.
+        low = self._histogram(torch.tensor(self.config.initial), 3 * self.sigma)
+        return (0.9 * low + 0.1 / self.outputs).log()
 
     def _histogram(self, centres: Float[Tensor, "*n"], sigma: float) -> Float[Tensor, "*n o"]:
         # Double precision: differences of nearly equal distribution functions far from the centre.
