@@ -56,7 +56,7 @@ _STYLE: dict[Any, Any] = {
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
 }
-_PARTS = ("propose", "encode", "refine", "score", "select", "wait")
+_PARTS = ("queue", "propose", "encode", "refine", "score", "select", "engine", "server", "wait")
 
 
 def success_against_k(points: Sequence[SweepPoint]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from steer.evaluation.result import Evaluation
 
 _SMALL = 100
+_SMALL_TUNING = 40
 
 
 def headline(result: Evaluation) -> str:
@@ -62,6 +63,8 @@ def _about_the_choice_of_settings(result: Evaluation) -> list[str]:
         same += ", because lowering the noise alone can lift a policy"
     if result.tuning is not None:
         chosen = f"K and the noise scale were chosen on {result.tuning.episodes} other starts, none of which is counted here."
+        if result.tuning.episodes < _SMALL_TUNING:
+            chosen += " So few hardly tell one setting from another."
     else:
         chosen = (
             "K and the noise scale were given. If they were chosen by looking at these starts, the result flatters."

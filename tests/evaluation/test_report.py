@@ -136,7 +136,11 @@ def test_notes_say_that_no_critic_scored() -> None:
 
 def test_notes_say_how_the_settings_were_chosen() -> None:
     tuning = Tuning(500, 20, "steered", (), 8, 0.8)
-    assert "20 other starts" in " ".join(notes(evaluation([True], [True], tuning=tuning)))
+    few = " ".join(notes(evaluation([True], [True], tuning=tuning)))
+    assert "20 other starts" in few
+    assert "So few hardly tell" in few
+    enough = " ".join(notes(evaluation([True], [True], tuning=replace(tuning, episodes=50))))
+    assert "So few" not in enough
     assert "the result flatters" in " ".join(notes(GOOD))
 
 

@@ -98,7 +98,7 @@ def test_ctrl_c_stops_everything_at_once(tmp_path: Path) -> None:
         "from tests.evaluation.fakes import build\n"
         "if __name__ == '__main__':\n"
         "    with Runner(partial(build, hang_at=7), workers=2) as runner:\n"
-        "        print(*(worker.process.pid for worker in runner._workers), flush=True)\n"
+        "        print(*runner.pids, flush=True)\n"
         "        runner.run([Job(7, RolloutSettings(1))])\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
