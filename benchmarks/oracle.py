@@ -23,7 +23,7 @@ from steer.engine import Engine
 from steer.environment import Environment
 from steer.evaluation.rollout import decision_seed
 from steer.history import History
-from steer.parallel import ordered_map
+from steer.parallel import WorkerPool
 from steer.progress import ProgressBar
 from steer.robot import Frame
 
@@ -52,8 +52,8 @@ def oracle_share(
     """The figures, see the module."""
     make = partial(_worker, policy, critic, temperature, settings)
     seeds = range(settings.seed, settings.seed + settings.episodes)
-    with ProgressBar(console) as bar:
-        found = list(bar.track(ordered_map(make, seeds), total=len(seeds), description="oracle"))
+    with WorkerPool(make) as pool, ProgressBar(console) as bar:
+        found = list(bar.track(pool.map(seeds), total=len(seeds), description="oracle"))
     states = [state for episode in found for state in episode]
     return summarise([value for value, _ in states], np.array([chosen for _, chosen in states]))
 
@@ -95,9 +95,6 @@ class _Player:
     """One worker: plays a steered episode, and at some of its decisions rolls every candidate out."""
 
     def __init__(self, policy: str, critic: str, temperature: float, settings: OracleSettings) -> None:
-        import torch
-
-        torch.set_num_threads(1)
         self._engine = Engine(registry.policy(policy), registry.critic(critic))
         self._environment = Environment(ENVIRONMENT)
         self._temperature = temperature

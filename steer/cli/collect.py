@@ -16,7 +16,7 @@ from rich.table import Table
 from steer.data.episode import Episode
 from steer.data.store import EpisodeStore
 from steer.errors import ConfigError
-from steer.parallel import ordered_map
+from steer.parallel import WorkerPool
 from steer.progress import ProgressBar
 
 
@@ -30,8 +30,8 @@ class Collect:
     """Episodes to record."""
     seed: int = 0
     """First seed; episode i starts from seed + i. Evaluation uses other seeds (100000 and up)."""
-    workers: int | None = None
-    """Processes; all cores unless given."""
+    workers: int = 0
+    """Processes; 0: one per core."""
 
     def run(self) -> None:
         if self.episodes < 1:
@@ -40,7 +40,7 @@ class Collect:
         Console().print(_summary(episodes))
 
 
-def collect(path: Path, episodes: int, seed: int, workers: int | None = None) -> list[tuple[str, bool, int]]:
+def collect(path: Path, episodes: int, seed: int, workers: int = 0) -> list[tuple[str, bool, int]]:
     """Record and store episodes; returns (mode, success, length) of each. Every published episode survives a kill."""
     from sim.env import PickPlace
 
@@ -49,8 +49,8 @@ def collect(path: Path, episodes: int, seed: int, workers: int | None = None) ->
     environment.close()
     recorded = []
     seeds = range(seed, seed + episodes)
-    with store.writer() as writer, ProgressBar() as bar:
-        for episode in bar.track(ordered_map(_demonstrator, seeds, workers), total=episodes, description="collect"):
+    with store.writer() as writer, WorkerPool(_demonstrator, workers, describe=_describe) as pool, ProgressBar() as bar:
+        for episode in bar.track(pool.map(seeds), total=episodes, description="collect"):
             writer.add(episode)
             recorded.append((str(episode.info.get("mode", "")), bool(episode.success), len(episode.actions)))
     return recorded
@@ -63,6 +63,10 @@ def _demonstrator() -> Callable[[int], Episode]:
     from sim.demonstrations import demonstrate
 
     return partial(demonstrate, gymnasium.make("steer/PickPlace-v0"))
+
+
+def _describe(seed: int) -> str:
+    return f"the demonstration of seed {seed}"
 
 
 def _summary(episodes: list[tuple[str, bool, int]]) -> Table:
