@@ -186,7 +186,7 @@ def _revive(failure: _Failure, job: str) -> SteerError:
     """The worker's error as one of the same class here."""
     if not failure.error:
         _log.error("worker failed", job=job, trace=failure.trace)
-    classes: dict[str, type[SteerError]] = {cls.__name__: cls for cls in (SteerError, *SteerError.__subclasses__())}
+    classes = {cls.__name__: cls for cls in SteerError.__subclasses__()}
     cls = classes.get(failure.error, SteerError)
     # Not through the constructor: `MissingExtraError` builds its message from other arguments.
     error = cls.__new__(cls)
