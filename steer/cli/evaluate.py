@@ -26,9 +26,8 @@ from steer.evaluation.rollout import Rollout, RolloutSettings
 from steer.evaluation.runner import Progress, Runner
 from steer.evaluation.setup import Setup
 from steer.evaluation.tuning import TuningSettings
-from steer.robot import RobotSpec
+from steer.robot import read_robot
 from steer.selection import Selection
-from steer.serial import from_json
 
 _Repeatable = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 
@@ -98,7 +97,7 @@ class Eval:
             server=self.server,
             env_options={key: _value(text) for key, text in _pairs(self.env_option, "--env-option").items()},
             keys=_pairs(self.map, "--map"),
-            robot=None if self.robot_spec is None else read_robot_spec(self.robot_spec),
+            robot=None if self.robot_spec is None else read_robot(self.robot_spec),
             accept_unknown=self.accept_unknown,
         )
 
@@ -157,17 +156,6 @@ def print_result(result: Evaluation, console: Console) -> None:
     console.print(f"{result.gained} starts gained, {result.lost} lost; McNemar's exact {p_value(result.mcnemar_p)}")
     for note in notes(result):
         console.print(f"[dim]- {note}[/dim]", soft_wrap=True)
-
-
-def read_robot_spec(path: Path) -> RobotSpec:
-    """A `RobotSpec` from a JSON file. Raises `ConfigError` or `SpecError` that names the file."""
-    try:
-        content: Any = json.loads(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"--robot-spec {path}: cannot be read ({error.strerror}): check the path") from error
-    except ValueError as error:
-        raise ConfigError(f"--robot-spec {path}: is not JSON ({error})") from error
-    return from_json(RobotSpec, content, str(path))
 
 
 @contextmanager
