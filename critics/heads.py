@@ -70,7 +70,7 @@ class HLGaussConfig:
     """jaxrl_m feeds the normal distribution function with x / (sqrt(2) sigma): an effective sigma sqrt(2) wider."""
     initial: float = 0.0
     """Where the distribution sits before training; a uniform start is the middle of the support."""
-    penalty_scale: float = 10.0
+    penalty_scale: float = 30.0
     """Cross-entropy pulls harder than 1/2 (Q - y)^2, by about 1 / variance of the prediction; `alpha` grows with it."""
 
     def __post_init__(self) -> None:
