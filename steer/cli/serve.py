@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +29,8 @@ class Serve:
     """kind:place, or a checkpoint folder."""
     allow_unready: bool = False
     """Serve a critic although the verdict of its training says that it may not steer."""
+    threads: int = 0
+    """Threads of the models' arithmetic; 0: OMP_NUM_THREADS where it is set, else one less than there are cores."""
     server: Annotated[ServerConfig, tyro.conf.arg(name="")] = field(default_factory=ServerConfig)
 
     def run(self) -> None:
@@ -35,6 +38,7 @@ class Serve:
         console = Console(stderr=True, soft_wrap=True)
         if not self.policy and not self.critic:
             raise ConfigError("nothing to serve: give --policy, --critic, or both")
+        self._limit_threads()
         verdict = read_verdict(self.critic) if self.critic else None
         if verdict is not None and not verdict["may_steer"] and not self.allow_unready:
             raise UnsupportedError(refusal(self.critic, verdict))
@@ -47,6 +51,16 @@ class Serve:
         console.print(f"policy {(policy and policy.version) or 'none'}, critic {(critic and critic.version) or 'none'}")
         serve(engine, self.server, may_steer, lambda address: console.print(f"serving on {address}, Ctrl-C stops"))
         console.print("stopped")
+
+    def _limit_threads(self) -> None:
+        """Leave a core to the rest of the machine: a control loop beside a server that takes all of them is often late.
+
+        Frameworks read the variable when they are imported, which the registry does later.
+        """
+        if self.threads:
+            os.environ["OMP_NUM_THREADS"] = str(self.threads)
+        elif not os.environ.get("OMP_NUM_THREADS"):
+            os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 2) - 1))
 
 
 def read_verdict(critic: str) -> dict[str, Any] | None:

@@ -37,6 +37,10 @@ from steer.registry import Family
 from tests.fakes import FakeCritic, FakePolicy, FakeRobot
 
 class BlockingPolicy(FakePolicy):
+    def __init__(self):
+        super().__init__()
+        print("arithmetic on", os.environ["OMP_NUM_THREADS"], "threads", flush=True)
+
     def encode(self, observations):
         if "FAKE_BLOCK" in os.environ and Path(os.environ["FAKE_BLOCK"]).exists():
             print("blocked", flush=True)
@@ -292,6 +296,21 @@ def test_a_critic_whose_verdict_says_no_is_not_served_unless_it_is_allowed(
     assert code == 2
     assert "may not steer, its own verdict says:\n  - it ranks no better than chance (AUC 0.51)" in output
     assert "--allow-unready" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "threads"),
+    [
+        ((), {"OMP_NUM_THREADS": "3"}, "3"),
+        (("--threads", "2"), {"OMP_NUM_THREADS": "3"}, "2"),
+        ((), {"OMP_NUM_THREADS": ""}, str(max(1, (os.cpu_count() or 2) - 1))),
+    ],
+)
+def test_arithmetic_leaves_a_core_unless_it_is_told_otherwise(
+    bench: Bench, words: tuple[str, ...], environment: dict[str, str], threads: str
+) -> None:
+    command = bench.steer("serve", "--policy", "toy:", "--address", "127.0.0.1:0", *words, **environment)
+    assert command.wait_for(r"arithmetic on (\S+) thread").group(1) == threads
 
 
 def test_nothing_to_serve(bench: Bench) -> None:

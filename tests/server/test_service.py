@@ -324,6 +324,20 @@ def test_the_time_out_of_the_client_is_a_deadline_error(address: str) -> None:
     client.close()
 
 
+def test_the_budget_travels_and_a_request_that_is_too_late_is_answered(address: str) -> None:
+    client = SteeringClient(address, ROBOT, budget_s=1e-9)
+    with pytest.raises(DeadlineError, match="the deadline passed after"):
+        client.infer(request())
+    client.close()
+
+
+def test_a_closed_client_says_so(address: str) -> None:
+    client = SteeringClient(address, ROBOT)
+    client.close()
+    with pytest.raises(UnavailableError, match="was closed by this process"):
+        client.infer(request())
+
+
 class Confused(steering_pb2_grpc.SteeringServicer):
     """Answers to another chunk."""
 
