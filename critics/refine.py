@@ -6,7 +6,7 @@ the policy would propose, and there Q means nothing. Few and small steps, and co
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from critics.q_critic import QCritic
 from critics.q_network import Embedded
+from steer.critic import Critic
 from steer.errors import ConfigError, UnsupportedError
 from steer.policy import Context
 from steer.selection import reduce_scores
@@ -112,3 +113,20 @@ def _direction(gradient: Float[Tensor, "b k *n"], normalised: bool) -> Float[Ten
     length = torch.linalg.vector_norm(gradient.flatten(2), dim=-1).clamp_min(1e-12)
     unit: Tensor = gradient / length.reshape(length.shape + (1,) * (gradient.ndim - 2))
     return unit
+
+
+def create(critic: Critic, options: Mapping[str, str]) -> GradientRefiner:
+    """`gradient:?steps=5&step_size=0.02&keep=1`: for the registry, group `steer.refiners`."""
+    unknown = sorted(set(options) - {"steps", "step_size", "keep"})
+    if unknown:
+        raise ConfigError(f"refiner 'gradient' has no options {unknown}; it has ['keep', 'step_size', 'steps']")
+    if not isinstance(critic, QCritic):
+        raise UnsupportedError("refiner 'gradient' climbs critics of kind 'q'; this one is of another kind")
+    try:
+        steps, keep = int(options.get("steps", "5")), int(options.get("keep", "1"))
+        step_size = float(options.get("step_size", "0.02"))
+    except ValueError as error:
+        raise ConfigError(
+            f"refiner 'gradient': {error}: steps and keep are whole numbers, step_size a number"
+        ) from error
+    return GradientRefiner(critic, steps, step_size, keep)

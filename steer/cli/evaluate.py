@@ -14,7 +14,6 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from steer.cli.progress import progress_bar
 from steer.data.store import EpisodeStore
 from steer.errors import ConfigError
 from steer.evaluation.evaluate import EvaluationSettings, Stage, evaluate
@@ -26,6 +25,7 @@ from steer.evaluation.rollout import Rollout, RolloutSettings
 from steer.evaluation.runner import Progress, Runner
 from steer.evaluation.setup import Setup
 from steer.evaluation.tuning import TuningSettings
+from steer.progress import ProgressBar
 from steer.robot import read_robot
 from steer.selection import Selection
 
@@ -43,6 +43,8 @@ class Eval:
     server: str = ""
     """Address of a running server to evaluate instead; it brings policy and critic. Started with --deterministic, it
     gives the same episodes as these models in process."""
+    refine: str = ""
+    """Refiner that adds candidates to the policy's, such as gradient:?steps=5&step_size=0.02."""
     env: str = "steer/PickPlace-v0"
     """Any gymnasium environment, by its id."""
     env_option: _Repeatable = ()
@@ -95,6 +97,7 @@ class Eval:
             policy=self.policy,
             critic=self.critic,
             server=self.server,
+            refine=self.refine,
             env_options={key: _value(text) for key, text in _pairs(self.env_option, "--env-option").items()},
             keys=_pairs(self.map, "--map"),
             robot=None if self.robot_spec is None else read_robot(self.robot_spec),
@@ -161,7 +164,7 @@ def print_result(result: Evaluation, console: Console) -> None:
 @contextmanager
 def _stages(console: Console) -> Iterator[Stage]:
     """One progress bar per stage."""
-    with progress_bar(console) as bar:
+    with ProgressBar(console) as bar:
 
         def stage(name: str, total: int) -> Progress:
             task = bar.add_task(name, total=total)
@@ -178,7 +181,13 @@ def _record(store: EpisodeStore, rollouts: Sequence[Rollout]) -> None:
 
 def _about(setup: Setup) -> dict[str, Any]:
     """What the result says of the setup."""
-    names = {"env_id": setup.env_id, "policy": setup.policy, "critic": setup.critic, "server": setup.server}
+    names = {
+        "env_id": setup.env_id,
+        "policy": setup.policy,
+        "critic": setup.critic,
+        "server": setup.server,
+        "refine": setup.refine,
+    }
     named = {key: value for key, value in names.items() if value}
     return {**named, "env_options": dict(setup.env_options), "keys": dict(setup.keys)}
 

@@ -18,12 +18,12 @@ from rich.table import Table
 
 from steer import registry
 from steer.checkpoints import add_document, read_checkpoint
-from steer.cli.progress import progress_bar
 from steer.data.candidates import candidates
 from steer.data.frames import load_frames
 from steer.data.sampling import ChunkSampler, TransitionSampler
 from steer.data.store import EpisodeStore
 from steer.errors import ConfigError
+from steer.progress import ProgressBar
 from steer.spec import Array
 from steer.steering import check_compatible
 from steer.training.loop import LoopConfig, TrainingInterrupted, train
@@ -155,7 +155,7 @@ class TrainCritic(_Training, Generic[C]):
         """The policy's samples at every frame, from the cache where they are there."""
         policy = registry.policy(self.policy)
         check_compatible(store.robot, policy.spec, None)
-        with progress_bar(Console(stderr=True)) as bar:
+        with ProgressBar() as bar:
             task = bar.add_task("candidates", total=None)
             return candidates(
                 store,

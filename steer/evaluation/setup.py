@@ -59,6 +59,7 @@ class Setup:
     policy: str = ""
     critic: str = ""
     server: str = ""
+    refine: str = ""
     env_options: Mapping[str, Any] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
     robot: RobotSpec | None = None
@@ -67,6 +68,10 @@ class Setup:
     def __post_init__(self) -> None:
         if bool(self.policy) == bool(self.server):
             raise ConfigError("give either a policy to evaluate in process or the address of a server that has one")
+        if self.refine and not self.critic:
+            raise ConfigError(
+                f"--refine {self.refine} needs a critic in this process: give --critic, or refine in the server"
+            )
         if self.critic and self.server:
             raise ConfigError(f"the server at {self.server} brings its own critic: start it with the one you mean")
 
@@ -82,7 +87,8 @@ class Setup:
     def _load(self, environment: Environment) -> Bench:
         policy = registry.policy(self.policy)
         critic = registry.critic(self.critic) if self.critic else None
-        steering = LocalSteering(Engine(policy, critic), environment.robot, self.accept_unknown)
+        refiners = [registry.refiner(self.refine, critic)] if self.refine and critic is not None else []
+        steering = LocalSteering(Engine(policy, critic, refiners), environment.robot, self.accept_unknown)
         facts = Facts(environment.robot, policy.version)
         if critic is not None:
             prefixes = critic.spec.prefixes if critic.spec.scores == "executed" else ()
