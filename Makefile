@@ -25,11 +25,14 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_imports.py
-	$(BIN)/python -m steer.proto_check
+	.ci/proto --check
 
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+proto: $(STAMP)
+	.ci/proto
 
 demo: $(STAMP)
 	$(BIN)/steer demo --out runs/demo $(if $(FAST),--fast) $(if $(SEED),--seed $(SEED))

@@ -14,13 +14,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from steer.errors import ConfigError, UnavailableError
 from steer.evaluation.result import Evaluation
+from steer.parallel import cores
 
 ENVIRONMENT = "steer/PickPlace-v0"
 READY_S = 60.0
@@ -28,7 +29,7 @@ READY_S = 60.0
 
 @dataclass(frozen=True)
 class Recipe:
-    """The numbers of one demo."""
+    """The numbers of one demo. `FULL` is the measured recipe; see the README for what it gave."""
 
     demonstrations: int
     policy_steps: int
@@ -37,8 +38,8 @@ class Recipe:
     k_sweep: tuple[int, ...]
 
 
-FULL = Recipe(demonstrations=600, policy_steps=6000, critic_steps=2500, pairs=200, k_sweep=(1, 4, 8, 16))
-FAST = Recipe(demonstrations=240, policy_steps=2000, critic_steps=800, pairs=40, k_sweep=())
+FULL = Recipe(demonstrations=600, policy_steps=6000, critic_steps=2500, pairs=200, k_sweep=(4, 16))
+FAST = Recipe(demonstrations=200, policy_steps=1800, critic_steps=700, pairs=40, k_sweep=())
 
 # Below this many pairs an interval says little, and the demo says so.
 ENOUGH_PAIRS = 100
@@ -58,9 +59,15 @@ class Demo:
     """K, candidates per decision of the steered side."""
     temperature: float = 0.8
     """The policy's noise scale, the same for base and steered."""
+    pairs: int = 0
+    """Paired episodes; 0: the recipe's."""
+    demonstrations: int = 0
+    """Demonstrations to record; 0: the recipe's."""
+    steps: int = 0
+    """Updates of each training; 0: the recipe's."""
 
     def run(self) -> None:
-        recipe = FAST if self.fast else FULL
+        recipe = self._recipe()
         start = time.monotonic()
         _claim(self.out)
         data, policy, critic, report = (self.out / name for name in ("episodes", "policy", "critic", "report"))
@@ -68,8 +75,9 @@ class Demo:
         # Data seeds of different demos do not overlap, and never meet those of the evaluation (100000 and up).
         first = str(self.seed % 100 * 1000)
         _command("collect", data, "--episodes", recipe.demonstrations, "--seed", first)
-        _command("train", "policy", data, policy, "--seed", seed, "--steps", recipe.policy_steps)
-        _command("train", "critic", data, critic, "--policy", policy, "--seed", seed, "--steps", recipe.critic_steps)
+        common = ("--seed", seed, "--threads", cores())
+        _command("train", "policy", data, policy, *common, "--steps", recipe.policy_steps)
+        _command("train", "critic", data, critic, "--policy", policy, *common, "--steps", recipe.critic_steps)
         with _server(policy, critic, self.out / "server.log") as address:
             sweep = ["--k-sweep", *recipe.k_sweep] if recipe.k_sweep else []
             _command(
@@ -78,6 +86,16 @@ class Demo:
             )
         seconds = time.monotonic() - start
         self._conclude(Evaluation.read(report / "result.json"), recipe, seconds)
+
+    def _recipe(self) -> Recipe:
+        recipe = FAST if self.fast else FULL
+        return replace(
+            recipe,
+            demonstrations=self.demonstrations or recipe.demonstrations,
+            policy_steps=self.steps or recipe.policy_steps,
+            critic_steps=self.steps or recipe.critic_steps,
+            pairs=self.pairs or recipe.pairs,
+        )
 
     def _conclude(self, result: Evaluation, recipe: Recipe, seconds: float) -> None:
         console = Console()
