@@ -38,7 +38,7 @@ class Selection:
             raise ConfigError(f"margin is {self.margin}, expected 0 or more")
 
 
-def reduce_scores(scores: Float[np.ndarray, m *k], rule: str, bound: float = 1.0) -> Float[np.ndarray, " *k"]:
+def reduce_scores(scores: Float[np.ndarray, "m *k"], rule: str, bound: float = 1.0) -> Float[np.ndarray, " *k"]:
     """One value per candidate from one score per member and candidate."""
     values: Float[np.ndarray, " *k"]
     if rule == "min":
