@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from steer.critic import Critic
+from steer.engine import Engine
 from steer.errors import ConfigError, MissingExtraError
 from steer.model_name import ModelName
 from steer.policy import Policy
@@ -75,6 +76,18 @@ def refiner(text: str, critic: Critic) -> Refiner:
     name = ModelName.parse(text if ":" in text else f"{text}:")
     create: Callable[[Critic, Mapping[str, str]], Refiner] = _load(REFINERS, name.kind)
     return create(critic, name.options)
+
+
+def engine(policy_name: str = "", critic_name: str = "", refiner_name: str = "") -> Engine:
+    """The engine of these models; an empty name leaves the part out."""
+    if refiner_name and not critic_name:
+        raise ConfigError(
+            f"refiner {refiner_name!r} needs a critic to score what it adds: give --critic, or leave it out"
+        )
+    proposes = policy(policy_name) if policy_name else None
+    scores = critic(critic_name) if critic_name else None
+    refiners = [refiner(refiner_name, scores)] if refiner_name and scores is not None else []
+    return Engine(proposes, scores, refiners)
 
 
 def robot(text: str) -> Robot:

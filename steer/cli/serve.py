@@ -13,7 +13,6 @@ from rich.console import Console
 from steer import registry
 from steer.checkpoints import read_checkpoint
 from steer.cli.logs import log_to_stderr
-from steer.engine import Engine
 from steer.errors import ConfigError, UnsupportedError
 from steer.model_name import ModelName
 from steer.server.server import ServerConfig, serve
@@ -27,6 +26,8 @@ class Serve:
     """kind:place, or a checkpoint folder."""
     critic: str = ""
     """kind:place, or a checkpoint folder."""
+    refine: str = ""
+    """Refiner that adds candidates to the policy's, such as gradient:?steps=5&step_size=0.02."""
     allow_unready: bool = False
     """Serve a critic although the verdict of its training says that it may not steer."""
     threads: int = 0
@@ -42,11 +43,10 @@ class Serve:
         verdict = read_verdict(self.critic) if self.critic else None
         if verdict is not None and not verdict["may_steer"] and not self.allow_unready:
             raise UnsupportedError(refusal(self.critic, verdict))
-        policy = registry.policy(self.policy) if self.policy else None
-        critic = registry.critic(self.critic) if self.critic else None
+        engine = registry.engine(self.policy, self.critic, self.refine)
+        policy, critic = engine.policy, engine.critic
         if critic is not None and verdict is None:
             console.print(f"{self.critic}: its training left no verdict, so nobody knows whether it can rank")
-        engine = Engine(policy, critic)
         may_steer = None if verdict is None else bool(verdict["may_steer"])
         console.print(f"policy {(policy and policy.version) or 'none'}, critic {(critic and critic.version) or 'none'}")
         serve(engine, self.server, may_steer, lambda address: console.print(f"serving on {address}, Ctrl-C stops"))

@@ -44,6 +44,7 @@ class Opened:
     critic_version: str
     prefixes: tuple[int, ...]
     may_steer: bool | None
+    gamma: float | None
     max_message_bytes: int
     idle_timeout_s: float
 
@@ -236,6 +237,7 @@ class SteeringClient:
             critic_version=critic.version,
             prefixes=tuple(critic.prefixes),
             may_steer=critic.may_steer if critic.HasField("may_steer") else None,
+            gamma=critic.gamma or None,
             max_message_bytes=reply.max_message_bytes,
             idle_timeout_s=reply.idle_timeout_s,
         )

@@ -12,7 +12,6 @@ from typing import Any
 
 from steer import registry
 from steer.checkpoints import read_checkpoint
-from steer.engine import Engine
 from steer.environment import Environment
 from steer.errors import ConfigError
 from steer.model_name import ModelName
@@ -68,12 +67,10 @@ class Setup:
     def __post_init__(self) -> None:
         if bool(self.policy) == bool(self.server):
             raise ConfigError("give either a policy to evaluate in process or the address of a server that has one")
-        if self.refine and not self.critic:
+        if (self.critic or self.refine) and self.server:
             raise ConfigError(
-                f"--refine {self.refine} needs a critic in this process: give --critic, or refine in the server"
+                f"the server at {self.server} brings its own critic and refiner: start it with those that you mean"
             )
-        if self.critic and self.server:
-            raise ConfigError(f"the server at {self.server} brings its own critic: start it with the one you mean")
 
     def __call__(self) -> Bench:
         """Load everything. Raises the loaders' `SteerError`s."""
@@ -85,10 +82,10 @@ class Setup:
             raise
 
     def _load(self, environment: Environment) -> Bench:
-        policy = registry.policy(self.policy)
-        critic = registry.critic(self.critic) if self.critic else None
-        refiners = [registry.refiner(self.refine, critic)] if self.refine and critic is not None else []
-        steering = LocalSteering(Engine(policy, critic, refiners), environment.robot, self.accept_unknown)
+        engine = registry.engine(self.policy, self.critic, self.refine)
+        steering = LocalSteering(engine, environment.robot, self.accept_unknown)
+        policy, critic = engine.policy, engine.critic
+        assert policy is not None
         facts = Facts(environment.robot, policy.version)
         if critic is not None:
             prefixes = critic.spec.prefixes if critic.spec.scores == "executed" else ()
@@ -105,7 +102,7 @@ class Setup:
         opened = steering.opened
         verdict = None if opened.may_steer is None else {"may_steer": opened.may_steer, "reasons": []}
         facts = Facts(
-            environment.robot, opened.policy_version, opened.critic_version, prefixes=opened.prefixes, verdict=verdict
+            environment.robot, opened.policy_version, opened.critic_version, opened.gamma, opened.prefixes, verdict
         )
         return Bench(environment, steering, facts)
 

@@ -94,6 +94,7 @@ class SteeringService(steering_pb2_grpc.SteeringServicer):
             scores=spec.scores,
             members=spec.members,
             may_steer=self._may_steer,
+            gamma=spec.gamma,
         )
 
     async def _infer(self, message: steering_pb2.InferRequest) -> steering_pb2.InferResponse:

@@ -130,12 +130,15 @@ class CriticInfo(_message.Message):
     SCORES_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
     MAY_STEER_FIELD_NUMBER: _builtins.int
+    GAMMA_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     scores: _builtins.str
     """executed, first_action"""
     members: _builtins.int
     may_steer: _builtins.bool
     """The verdict of its training: may it steer? Absent where none was written."""
+    gamma: _builtins.float
+    """discount per control step"""
     @_builtins.property
     def prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """lengths (committed + executed) that it can score; empty: any"""
@@ -148,10 +151,11 @@ class CriticInfo(_message.Message):
         scores: _builtins.str = ...,
         members: _builtins.int = ...,
         may_steer: _builtins.bool | None = ...,
+        gamma: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_may_steer", b"_may_steer", "may_steer", b"may_steer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_may_steer", b"_may_steer", "may_steer", b"may_steer", "members", b"members", "prefixes", b"prefixes", "scores", b"scores", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_may_steer", b"_may_steer", "gamma", b"gamma", "may_steer", b"may_steer", "members", b"members", "prefixes", b"prefixes", "scores", b"scores", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__may_steer: _TypeAlias = _typing.Literal["may_steer"]  # noqa: Y015
     _WhichOneofArgType__may_steer: _TypeAlias = _typing.Literal["_may_steer", b"_may_steer"]  # noqa: Y015
