@@ -19,7 +19,7 @@ from rich.table import Table
 from steer import registry
 from steer.checkpoints import add_document, read_checkpoint
 from steer.data.candidates import candidates
-from steer.data.frames import load_frames
+from steer.data.frames import Frames, load_frames
 from steer.data.sampling import ChunkSampler, TransitionSampler
 from steer.data.store import EpisodeStore
 from steer.errors import ConfigError
@@ -116,6 +116,8 @@ class TrainCritic(_Training, Generic[C]):
     """K, samples per state in the cache."""
     temperature: float = 1.0
     """Noise scale of these samples."""
+    rewards: Literal["stored", "success"] = "stored"
+    """success: 1 at the end of each episode that is labelled successful, for data that holds no rewards."""
     held_out: float = 0.1
     """Share of the episodes that the verdict is based on and the training never sees."""
     config: Annotated[C, tyro.conf.arg(name="")]
@@ -127,7 +129,7 @@ class TrainCritic(_Training, Generic[C]):
         self._prepare()
         config: Any = self.config
         store = EpisodeStore.open(self.store)
-        frames = load_frames(store)
+        frames = self._rewarded(load_frames(store))
         proposed = self._candidates(store)
         seen, held_out = frames.split_episodes(self.held_out, self.seed)
         train_frames, train_candidates = frames.subset(seen), proposed[frames.rows(seen)]
@@ -150,6 +152,15 @@ class TrainCritic(_Training, Generic[C]):
         add_document(self.out, "verdict", result)
         _say(f"critic {self.out}, version {read_checkpoint(self.out).version}")
         _print_verdict(result, len(held_out))
+
+    def _rewarded(self, frames: Frames) -> Frames:
+        if self.rewards == "success":
+            return frames.rewarded_by_success()
+        if not frames.rewards.any():
+            labelled = int(frames.success.sum())
+            advice = f"{labelled} are labelled successful, give --rewards success" if labelled else "label them first"
+            raise ConfigError(f"{self.store}: no episode holds a reward, there is nothing to learn from: {advice}")
+        return frames
 
     def _candidates(self, store: EpisodeStore) -> Array:
         """The policy's samples at every frame, from the cache where they are there."""

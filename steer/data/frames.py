@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,15 @@ class Frames:
             at = (self.finals - back)[self.lengths >= back]
             returns[at] += gamma * returns[at + 1]
         return returns.astype(np.float32)
+
+    def rewarded_by_success(self) -> Frames:
+        """The same frames with 1 at the last action of each successful episode, which then ends there for good, and 0 elsewhere.
+
+        For data whose outcome is a label that came later, or a person's: nothing rewarded it while it was recorded.
+        """
+        rewards = np.zeros_like(self.rewards)
+        rewards[(self.finals - 1)[self.success]] = 1.0
+        return replace(self, rewards=rewards, terminated=self.terminated | self.success)
 
     def window(self, index: Int[np.ndarray, " b"], window: int) -> tuple[dict[str, Array], Bool[np.ndarray, "b t"]]:
         """The last `window` frames up to each index: key -> [B, T, ...], and False where there was none yet.

@@ -87,3 +87,11 @@ def test_chosen_episodes_and_an_empty_store(store: EpisodeStore) -> None:
     with pytest.raises(SpecError, match="no episodes"):
         load_frames(store)
     assert load_frames(write(store), [1]).ids == ("000001-000/0",)
+
+
+def test_success_can_stand_in_for_rewards(frames: Frames) -> None:
+    told = frames.rewarded_by_success()
+    ends = frames.finals - 1
+    assert told.rewards[ends].tolist() == frames.success.astype(float).tolist()
+    assert told.rewards.sum() == frames.success.sum()
+    assert (told.terminated | ~frames.success).all()
