@@ -61,7 +61,7 @@ class Eval:
     """First seed. Training data must not have used these."""
     samples: int = 8
     """K, candidates per decision of the steered side."""
-    temperature: float = 0.8
+    temperature: float = 1.0
     """Noise scale of both sides."""
     execute: int = 0
     """E, steps run of each chunk; 0: as many as the critic can score, else the whole chunk."""

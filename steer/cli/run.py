@@ -45,7 +45,7 @@ class Run:
     """Stop after so long; 0: no limit."""
     samples: int = 8
     """K, candidates that the policy proposes and the critic chooses from."""
-    temperature: float = 0.8
+    temperature: float = 1.0
     """The policy's noise scale."""
     execute: int = 3
     """E, new steps to execute of each chunk; 0: all of it."""
