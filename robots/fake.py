@@ -99,7 +99,9 @@ class FakeRobot:
 
     def hold(self) -> None:
         self.holds += 1
-        self.send(self.spec.hold_action(self.sent[-1] if self.sent else None))
+        action = self.spec.hold_action(self.sent[-1] if self.sent else None)
+        if action is not None:
+            self.send(action)
 
     def close(self) -> None:
         self._connected = False

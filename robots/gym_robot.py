@@ -94,9 +94,10 @@ class GymRobot:
         return clipped
 
     def hold(self) -> None:
-        """Let one step pass in place; nothing when no episode is running, as then nothing moves."""
-        if self._frame is not None and not self.ended:
-            self.send(self.spec.hold_action(self._last))
+        """Let one step pass in place; nothing when no episode is running or nothing was commanded, as then nothing moves."""
+        action = self.spec.hold_action(self._last)
+        if action is not None and self._frame is not None and not self.ended:
+            self.send(action)
 
     def render(self) -> NDArray[np.uint8]:
         """A picture, uint8[h, w, 3], if the environment was made with render_mode="rgb_array"."""

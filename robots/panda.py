@@ -91,7 +91,9 @@ class Panda:
 
     def hold(self) -> None:
         """Let one control period pass in place; the gripper keeps its last command."""
-        self.send(self.spec.hold_action(self._last))
+        action = self.spec.hold_action(self._last)
+        assert action is not None  # deltas: a zero holds, whatever came before
+        self.send(action)
 
     def close(self) -> None:
         """Free the physics; closing twice does nothing."""

@@ -23,7 +23,7 @@ class RobotSpec:
     """What a robot says of itself.
 
     hold: what standing still means: "zero" (a zero on every delta or velocity axis, the last command on `keep`),
-        "repeat" (send the last command again, for absolute commands).
+        "repeat" (send the last command again; the only way for absolute commands, where zeros are a place to go to).
     keep: axes that keep their last command while holding (the gripper).
     max_step: per axis, the largest change between consecutive commands in the axis's unit; empty: no limit.
     """
@@ -39,18 +39,26 @@ class RobotSpec:
         unknown = [name for name in self.keep if name not in self.action.names]
         if unknown:
             raise SpecError(f"robot {self.name!r}: keep names {unknown}, but the axes are {list(self.action.names)}")
+        if self.action.kind == "absolute" and self.hold == "zero":
+            raise SpecError(
+                f"robot {self.name!r}: hold is 'zero', but its actions are absolute, so that holding would send it to zero: "
+                "set hold to 'repeat'"
+            )
         if self.max_step and len(self.max_step) != self.action.size:
             raise SpecError(
                 f"robot {self.name!r}: {len(self.max_step)} step limits for {self.action.size} axes: give one each"
             )
 
-    def hold_action(self, last: Float[np.ndarray, " a"] | None) -> Float[np.ndarray, " a"]:
-        """The command that keeps the robot where it is; `last` is the last command sent, None before the first."""
+    def hold_action(self, last: Float[np.ndarray, " a"] | None) -> Float[np.ndarray, " a"] | None:
+        """The command that keeps the robot where it is; `last` is the last command sent, None before the first.
+
+        None: there is no such command yet, so nothing may be sent (`Robot.hold` stands still without one).
+        """
+        if self.hold == "repeat":
+            return last
         zero = np.clip(np.zeros(self.action.size, np.float32), self.action.low, self.action.high)
         if last is None:
             return zero
-        if self.hold == "repeat":
-            return last
         kept = np.array([name in self.keep for name in self.action.names])
         return np.where(kept, last, zero).astype(np.float32)
 

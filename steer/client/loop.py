@@ -201,12 +201,20 @@ class ControlLoop:
         self._say(action)
         command = self._safety.check(None if action is None else action.values)
         self._account(action)
+        if command is None:
+            self._stand_still()
+            return
         if not self._config.dry_run:
             command = self._robot.send(command)
             self._sent += 1
         self._safety.sent(command)
         if self._recorder is not None:
             self._recorder.step(self._step(frame, command, action))
+
+    def _stand_still(self) -> None:
+        """Without a command: a tick at which nothing was sent is no step of the episode."""
+        if not self._config.dry_run:
+            self._robot.hold()
 
     def _step(self, frame: Frame, command: Float[np.ndarray, " a"], action: Action | None) -> Step:
         outcome = self._outcome()

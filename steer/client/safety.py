@@ -39,12 +39,12 @@ class SafetyFilter:
         """What the robot really sent; the next command is limited relative to it."""
         self._last = action
 
-    def hold(self) -> Float[np.ndarray, " a"]:
-        """The command that keeps the robot where it is."""
+    def hold(self) -> Float[np.ndarray, " a"] | None:
+        """The command that keeps the robot where it is; None where nothing may be sent, see `RobotSpec.hold_action`."""
         return self._robot.hold_action(self._last)
 
-    def check(self, action: Float[np.ndarray, " a"] | None) -> Float[np.ndarray, " a"]:
-        """The command to send for the proposed action, None where there is none."""
+    def check(self, action: Float[np.ndarray, " a"] | None) -> Float[np.ndarray, " a"] | None:
+        """The command to send for the proposed action, None where there is none; None when nothing may be sent."""
         if action is None:
             self.counts["held"] += 1
             return self.hold()
@@ -60,9 +60,9 @@ class SafetyFilter:
         return bounded
 
     def _limited(self, action: Float[np.ndarray, " a"]) -> Float[np.ndarray, " a"]:
-        if self._max_step is None:
-            return action
         last = self.hold() if self._last is None else self._last
+        if self._max_step is None or last is None:
+            return action
         limited: Float[np.ndarray, " a"] = np.clip(action, last - self._max_step, last + self._max_step)
         self.counts["large step"] += int((limited != action).any())
         return limited

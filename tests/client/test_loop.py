@@ -78,6 +78,16 @@ def test_twenty_commands_in_a_second_and_only_the_first_is_a_hold() -> None:
     assert bench.robot.held == 1  # it stands still afterwards
 
 
+def test_an_absolute_robot_is_sent_nothing_before_the_first_answer() -> None:
+    sink = Sink()
+    bench = Bench(SECOND, FakeRobot(replace(ROBOT, hold="repeat")), sink)
+    summary = bench.loop.run()
+    first = bench.steering.engine.decide([bench.steering.requests[0]])[0]
+    np.testing.assert_array_equal(bench.robot.sent[:4], first.actions)
+    assert (summary.ticks.ticks, summary.sent, summary.holds, len(sink.steps)) == (20, 19, 1, 19)
+    assert bench.robot.held == 2  # at the first tick, and when the run ends
+
+
 def test_what_is_sent_is_what_was_decided() -> None:
     bench = Bench()
     bench.loop.run()

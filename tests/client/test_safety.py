@@ -62,7 +62,9 @@ def test_standing_still_is_not_slowed_down_by_the_largest_step() -> None:
 
 
 def test_an_absolute_robot_holds_by_repeating() -> None:
-    safety = SafetyFilter(replace(ROBOT, hold="repeat"))
+    safety = SafetyFilter(replace(ROBOT, hold="repeat", max_step=(0.01,) * 3))
+    assert safety.check(None) is None
+    np.testing.assert_allclose(safety.check(action(0.03, 0.02, 0.01)), action(0.03, 0.02, 0.01))
     safety.sent(action(0.03, 0.02, 0.01))
     np.testing.assert_array_equal(safety.check(None), action(0.03, 0.02, 0.01))
 

@@ -112,6 +112,12 @@ def test_holding_keeps_the_gripper_and_zeroes_the_rest() -> None:
     assert np.array_equal(robot.hold_action(last), np.array([0.0, 0.7], np.float32))
     assert np.array_equal(replace(robot, hold="repeat").hold_action(last), last)
     assert np.array_equal(robot.hold_action(None), np.zeros(2, np.float32))
+    assert replace(robot, hold="repeat").hold_action(None) is None
+
+
+def test_an_absolute_robot_must_not_hold_by_zeros() -> None:
+    with pytest.raises(SpecError, match="holding would send it to zero: set hold to 'repeat'"):
+        replace(ROBOT, action=replace(ACTION, kind="absolute"))
 
 
 def test_history_pads_with_the_oldest_and_says_so() -> None:

@@ -112,7 +112,7 @@ ROBOTS = ACTIONS.flatmap(
         WORDS,
         st.just(action),
         OBSERVATIONS,
-        st.sampled_from(["zero", "repeat"]),
+        st.sampled_from(["repeat"] if action.kind == "absolute" else ["zero", "repeat"]),
         st.sets(st.sampled_from(action.names)).map(tuple),
         st.just(()) | st.tuples(*[st.floats(0, 2)] * action.size),
     )
