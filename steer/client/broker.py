@@ -10,7 +10,7 @@ d + E steps of it are new, so that again what a critic scored, the prefix d + E,
 late starts when it comes: the robot held in between, so it is still where the committed actions left it. Executed is only
 an action
 
-- of this episode (an answer to a request from before `reset` is foreign), and
+- of this episode (an answer to a request from before `reset` is foreign, and so is one whose committed actions never ran), and
 - whose observation is at most `max_stale_s` old when it is sent.
 
 No inference, no network and no disk on the caller's thread. With d = 0, for simulators that wait, it blocks instead of
@@ -24,7 +24,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as WaitTimeoutError
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import structlog
@@ -35,6 +35,8 @@ from steer.errors import ConfigError, DeadlineError, SessionError, SteerError, U
 from steer.observation import Observation, Task
 from steer.steering import Steering
 from steer.wire import Execution
+
+Actions: TypeAlias = Float[np.ndarray, "n a"]
 
 _TRANSIENT = (UnavailableError, DeadlineError, SessionError)
 _log = structlog.get_logger(__name__)
@@ -103,6 +105,7 @@ class _Asked:
     episode: int
     observed_s: float
     starts_at: int
+    applies: bool = True
 
 
 class ChunkBroker:
@@ -114,12 +117,17 @@ class ChunkBroker:
         config: BrokerConfig,
         rate_hz: float,
         now: Callable[[], float],
+        foresee: Callable[[Actions], Actions] = lambda actions: actions,
         pool: Executor | None = None,
     ) -> None:
-        """pool: where requests run, one at a time; by default a thread of the broker's own."""
+        """foresee: what the robot will be sent for the actions that are planned next (safety may change them).
+
+        pool: where requests run, one at a time; by default a thread of the broker's own.
+        """
         self._steering = steering
         self._config = config
         self._now = now
+        self._foresee = foresee
         self._check(steering.horizon, rate_hz)
         self._pool = pool or ThreadPoolExecutor(1, thread_name_prefix="broker")
         self._asked: _Asked | None = None
@@ -192,10 +200,11 @@ class ChunkBroker:
         wait = int(not self._config.synchronous) if committed is None else len(committed)
         self._asked = _Asked(answer, self._episode, observation.time_s, tick + wait)
 
-    def _committed(self) -> Float[np.ndarray, "d a"] | None:
+    def _committed(self) -> Actions | None:
+        """What will really be sent of the plan before the answer takes effect: the critic is to score that."""
         if self._plan is None or not self._plan.remaining:
             return None
-        return self._plan.decision.actions[self._plan.next :]
+        return self._foresee(self._plan.decision.actions[self._plan.next :])
 
     def _infer(self, request: Request, episode: int, step: int) -> Decision:
         """On the background thread."""
@@ -217,7 +226,7 @@ class ChunkBroker:
         asked = self._asked
         if asked is None or not asked.answer.done():
             return
-        if asked.episode != self._episode:
+        if asked.episode != self._episode or not asked.applies:
             self.counts["foreign"] += 1
             self._asked = None
             return
@@ -268,6 +277,9 @@ class ChunkBroker:
         if plan is not None and plan.remaining and self._now() - plan.observed_s > self._config.max_stale_s:
             self.counts["stale"] += 1
             self._plan = None
+            if self._asked is not None:
+                # It was asked for a robot that these actions would have moved.
+                self._asked.applies = False
 
     def _take(self) -> Action | None:
         self._drop_stale()

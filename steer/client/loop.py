@@ -106,9 +106,9 @@ class ControlLoop:
         self._max_stale_s = broker.max_stale_s
         self._clock = clock or MonotonicClock()
         self._rate_hz = robot.spec.action.rate_hz
-        self._broker = ChunkBroker(steering, broker, self._rate_hz, self._clock.now, pool)
-        self._history = History(steering.observation)
         self._safety = SafetyFilter(robot.spec)
+        self._broker = ChunkBroker(steering, broker, self._rate_hz, self._clock.now, self._safety.foresee, pool)
+        self._history = History(steering.observation)
         self._recorder = recorder
         self._task = task
         self._stop = threading.Event()

@@ -35,13 +35,25 @@ class SafetyFilter:
         """A new episode begins: nothing was sent yet. Counts stay."""
         self._last = None
 
-    def sent(self, action: Float[np.ndarray, " a"]) -> None:
+    def sent(self, action: Float[np.ndarray, " a"] | None) -> None:
         """What the robot really sent; the next command is limited relative to it."""
         self._last = action
 
     def hold(self) -> Float[np.ndarray, " a"] | None:
         """The command that keeps the robot where it is; None where nothing may be sent, see `RobotSpec.hold_action`."""
         return self._robot.hold_action(self._last)
+
+    def foresee(self, actions: Float[np.ndarray, "n a"]) -> Float[np.ndarray, "n a"]:
+        """What `check` will let through when these follow each other and the robot sends what it is told; nothing is counted."""
+        ahead = SafetyFilter(self._robot)
+        ahead.sent(self._last)
+        commands = []
+        for action in actions:
+            command = ahead.check(action)
+            assert command is not None  # the action is finite, or nothing was committed
+            ahead.sent(command)
+            commands.append(command)
+        return np.stack(commands)
 
     def check(self, action: Float[np.ndarray, " a"] | None) -> Float[np.ndarray, " a"] | None:
         """The command to send for the proposed action, None where there is none; None when nothing may be sent."""

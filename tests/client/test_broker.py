@@ -21,7 +21,7 @@ class Bench:
 
     def __init__(self, config: BrokerConfig, pool: ManualPool | InlinePool) -> None:
         self.steering, self.clock, self.pool = FakeSteering(), FakeClock(), pool
-        self.broker = ChunkBroker(self.steering, config, RATE_HZ, self.clock.now, pool)
+        self.broker = ChunkBroker(self.steering, config, RATE_HZ, self.clock.now, pool=pool)
         self.broker.reset(episode=1, seed=0)
         self.tick = -1
 
@@ -145,6 +145,22 @@ def test_a_plan_is_dropped_when_it_becomes_stale_in_the_middle() -> None:
     assert bench.step(seconds=2.0) is None
 
 
+def test_an_answer_whose_committed_actions_never_ran_is_foreign() -> None:
+    bench = Bench(BrokerConfig(Execution(num_samples=4, execute=2), committed=2), ManualPool())
+    bench.step()
+    bench.pool.answer()
+    for _ in range(3):
+        bench.step()  # in the third a request is made with this action and the next one committed
+    assert len(bench.pool.waiting) == 1
+    assert bench.step(seconds=2.0) is None  # the plan is stale: the next one does not run
+    bench.pool.answer()
+    assert bench.step() is None
+    assert (bench.broker.counts["stale"], bench.broker.counts["foreign"]) == (1, 1)
+    bench.pool.answer()
+    assert bench.steering.requests[-1].committed is None
+    assert bench.step() is not None
+
+
 def test_synchronous_waits_and_never_holds() -> None:
     bench = Bench(WAITING, InlinePool())
     actions = [bench.step() for _ in range(9)]
@@ -194,4 +210,4 @@ def test_what_asking_again_cannot_mend_ends_the_run() -> None:
 )
 def test_settings_that_cannot_work_are_refused(config: BrokerConfig, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
-        ChunkBroker(FakeSteering(), config, RATE_HZ, FakeClock().now, InlinePool())
+        ChunkBroker(FakeSteering(), config, RATE_HZ, FakeClock().now, pool=InlinePool())

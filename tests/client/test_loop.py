@@ -199,3 +199,13 @@ def test_the_largest_step_of_the_robot_holds_over_a_whole_run() -> None:
     summary = Bench(SECOND, robot).loop.run()
     assert summary.large_steps > 0
     assert np.abs(np.diff(robot.sent, axis=0)).max() <= 0.002 + 1e-6
+
+
+def test_committed_is_what_will_really_be_sent() -> None:
+    bench = Bench(SECOND, FakeRobot(replace(ROBOT, max_step=(0.002,) * 3)))
+    bench.loop.run()
+    asked = [(r, tick) for r, (_, tick) in zip(bench.steering.requests, bench.steering.places, strict=True)]
+    committed = [(r.committed, tick) for r, tick in asked if r.committed is not None]
+    assert len(committed) >= 5
+    for actions, tick in committed:
+        np.testing.assert_array_equal(actions, bench.robot.sent[tick : tick + len(actions)])
