@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
+from steer.errors import SpecError
 from steer.observation import Observation, Task
 from steer.selection import Selection
 
@@ -31,6 +32,10 @@ class Request:
     committed: Float[np.ndarray, "d a"] | None = None
     selection: Selection = Selection()
     candidates: Float[np.ndarray, "k h a"] | None = None
+
+    def __post_init__(self) -> None:
+        if not -(2**63) <= self.seed < 2**63:
+            raise SpecError(f"seed {self.seed} does not fit 64 bits with a sign: give one from -2**63 to 2**63 - 1")
 
     @property
     def num_committed(self) -> int:

@@ -10,12 +10,12 @@ ones, and the critic sees exactly the d + E steps that will have run. K = 1, or 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from steer.action import ActionSpec
 from steer.critic import Critic
@@ -29,11 +29,11 @@ from steer.selection import choose, reduce_scores
 
 @dataclass
 class _Proposal:
-    """Candidates on their way through one decision: float32[B, K, H, A], usable bool[B, K], and who made each."""
+    """Candidates on their way through one decision: which are usable (finite), how many numbers of these were clipped, who made each."""
 
     candidates: Float[np.ndarray, "b k h a"]
     usable: Bool[np.ndarray, "b k"]
-    clipped: np.ndarray
+    clipped: Int[np.ndarray, " b"]
     origins: tuple[str, ...]
     timings_s: dict[str, float] = field(default_factory=dict)
 
@@ -110,10 +110,11 @@ class Engine:
     def _check(self, requests: Sequence[Request]) -> int:
         """Refuse what cannot be done; returns E, the steps that will be executed after the committed ones."""
         first = requests[0]
-        bucket = {(r.num_samples, r.num_committed, r.execute, r.temperature, r.candidates is None) for r in requests}
-        if len(bucket) != 1:
+        buckets = {_bucket(request) for request in requests}
+        if len(buckets) != 1:
             raise SpecError(
-                f"requests of {len(bucket)} different buckets in one batch: split them by K, d, E and temperature"
+                f"requests of {len(buckets)} different buckets in one batch: split them by K, d, E, temperature, and whether "
+                "the choice asks the critic"
             )
         for request in requests:
             self.observation.validate(request.observation)
@@ -135,7 +136,11 @@ class Engine:
             )
         if self._scores(first):
             assert self.critic is not None
-            self.critic.spec.scored_steps(committed + executed)
+            if self.critic.spec.scored_steps(committed + executed) <= committed:
+                raise UnsupportedError(
+                    f"the critic scores {self.critic.spec.scores} steps, all of which are among the {committed} committed ones: "
+                    "there is nothing to choose by, commit none"
+                )
         return executed
 
     def _check_brought(self, candidates: Float[np.ndarray, "k h a"]) -> None:
@@ -158,18 +163,19 @@ class Engine:
     def _admit(
         self, raw: Float[np.ndarray, "b k h a"], requests: Sequence[Request], origins: tuple[str, ...]
     ) -> _Proposal:
-        """Write the committed steps, clip to bounds, and mark what is not finite."""
+        """Write the committed steps, mark what is not finite (infinity must not become a bound), and clip."""
         committed = _committed(requests)
         if committed is not None:
             raw = raw.copy()
             raw[:, :, : committed.shape[1]] = committed[:, None]
+        usable = np.isfinite(raw).all(axis=(2, 3))
         candidates, moved = self.action.clip(raw)
-        usable = np.isfinite(candidates).all(axis=(2, 3))
         if not usable.any(axis=1).all():
             raise SpecError(
                 "every candidate holds a number that is not finite: the policy's weights or its input are broken"
             )
-        return _Proposal(candidates, usable, moved.sum(axis=(1, 2, 3)), origins)
+        clipped = (moved & usable[:, :, None, None]).sum(axis=(1, 2, 3))
+        return _Proposal(candidates, usable, clipped, origins)
 
     def _judge(
         self, requests: Sequence[Request], proposal: _Proposal, policy_context: Context, executed: int
@@ -265,7 +271,7 @@ class Engine:
 
     def _scores(self, request: Request) -> bool:
         """Is the critic asked at all? Not when there is nothing to choose between, or the rule ignores it."""
-        if self.critic is None or request.selection.choose in ("first", "random"):
+        if self.critic is None or not request.selection.asks_critic:
             return False
         return request.candidates is not None or request.num_samples > 1 or bool(self.refiners)
 
@@ -273,6 +279,18 @@ class Engine:
         """The keys and the newest `spec.window` frames that one model wants."""
         observations = [_newest(request.observation, spec.window) for request in requests]
         return Batch.stack(observations, [request.task for request in requests], spec.keys)
+
+
+def _bucket(request: Request) -> Hashable:
+    """What requests of one batch have in common."""
+    return (
+        request.num_samples,
+        request.num_committed,
+        request.execute,
+        request.temperature,
+        request.candidates is None,
+        request.selection.asks_critic,
+    )
 
 
 def _committed(requests: Sequence[Request]) -> Float[np.ndarray, "b d a"] | None:

@@ -9,6 +9,7 @@ Contract of `sample`, kept by every family and checked by the contract suite (`t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -51,10 +52,10 @@ class PolicySpec:
             raise UnsupportedError(
                 f"{num_samples} candidates were asked of a deterministic policy: ask for 1, or add a Gaussian refiner"
             )
+        if not (math.isfinite(temperature) and temperature >= 0):
+            raise UnsupportedError(f"temperature {temperature} is negative or not finite: give 0 or more")
         if temperature != 1.0 and not self.temperature:
             raise UnsupportedError(f"temperature {temperature} was asked of a policy that has none: leave it at 1")
-        if temperature < 0:
-            raise UnsupportedError(f"temperature {temperature} is negative: give 0 or more")
         if not 0 <= committed < self.horizon:
             raise UnsupportedError(
                 f"{committed} committed steps leave nothing of a chunk of {self.horizon}: commit fewer"

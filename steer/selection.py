@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,10 +33,18 @@ class Selection:
     """margin: candidate 0 stays unless another's value is higher by more than this."""
 
     def __post_init__(self) -> None:
-        if self.selection_temperature <= 0:
+        # Written so that NaN is refused too: every comparison with it is False, and it would choose candidate 0 in silence.
+        if not self.selection_temperature > 0:
             raise ConfigError(f"selection_temperature is {self.selection_temperature}, expected > 0: use argmax for 0")
-        if self.margin < 0:
+        if not self.margin >= 0:
             raise ConfigError(f"margin is {self.margin}, expected 0 or more")
+        if not math.isfinite(self.bound):
+            raise ConfigError(f"bound is {self.bound}, expected a finite number of standard deviations")
+
+    @property
+    def asks_critic(self) -> bool:
+        """Does the choice depend on scores?"""
+        return self.choose not in ("first", "random")
 
 
 def reduce_scores(scores: Float[np.ndarray, "m *k"], rule: str, bound: float = 1.0) -> Float[np.ndarray, " *k"]:

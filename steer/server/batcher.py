@@ -56,7 +56,7 @@ class _Waiting:
             r.num_committed,
             r.execute,
             r.temperature,
-            _asks_critic(r),
+            r.selection.asks_critic,
             candidates,
             goal,
         )
@@ -207,11 +207,6 @@ class Batcher:
         if not batch[0].rerank:
             self.costs.observe(len(batch) * batch[0].num_candidates, self._clock() - start)
         return decisions
-
-
-def _asks_critic(request: Request) -> bool:
-    """Rules that ignore the critic make an engine skip it for the whole batch."""
-    return request.selection.choose not in ("first", "random")
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:

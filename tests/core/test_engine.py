@@ -98,6 +98,12 @@ def test_candidates_that_are_not_finite_are_dropped_and_never_chosen() -> None:
     assert np.isfinite(decision.chunk).all()
 
 
+def test_infinity_is_dropped_like_nan_not_clipped_to_a_bound() -> None:
+    decision = Engine(ToyPolicy(spoil=(3,), spoilt=np.inf), ToyCritic()).decide([request()])[0]
+    assert (decision.dropped, decision.clipped) == (1, 0)
+    assert decision.candidates.shape[0] == 7
+
+
 def test_nothing_finite_is_an_error() -> None:
     with pytest.raises(SpecError, match="every candidate"):
         Engine(ToyPolicy(spoil=tuple(range(8))), ToyCritic()).decide([request()])
@@ -121,6 +127,29 @@ def test_a_batch_equals_its_singles() -> None:
 def test_mixed_buckets_are_refused() -> None:
     with pytest.raises(SpecError, match="2 different buckets"):
         Engine(ToyPolicy(), ToyCritic()).decide([request(), request(num_samples=4)])
+
+
+def test_rules_that_ask_the_critic_are_not_mixed_with_rules_that_do_not() -> None:
+    with pytest.raises(SpecError, match="2 different buckets"):
+        Engine(ToyPolicy(), ToyCritic()).decide([request(selection=Selection(choose="first")), request()])
+
+
+def test_a_first_action_critic_cannot_choose_behind_committed_steps() -> None:
+    committed = np.zeros((1, 2), np.float32)
+    with pytest.raises(UnsupportedError, match="nothing to choose by"):
+        Engine(ToyPolicy(), ToyCritic(scores="first_action")).decide([request(committed=committed, execute=3)])
+
+
+@pytest.mark.parametrize("temperature", [-1.0, float("nan"), float("inf")])
+def test_a_noise_scale_that_is_none_is_refused(temperature: float) -> None:
+    with pytest.raises(UnsupportedError, match="negative or not finite"):
+        Engine(ToyPolicy()).decide([request(temperature=temperature)])
+
+
+@pytest.mark.parametrize("seed", [2**63, -(2**63) - 1])
+def test_a_seed_that_does_not_fit_the_wire_is_refused_where_it_is_given(seed: int) -> None:
+    with pytest.raises(SpecError, match="does not fit 64 bits"):
+        request(seed=seed)
 
 
 def test_a_state_that_is_nan_names_the_entry() -> None:

@@ -46,7 +46,17 @@ def test_softmax_draws_with_its_logits() -> None:
     assert abs(np.mean(picks) - 1 / (1 + np.exp(-2.0))) < 0.02
 
 
-@pytest.mark.parametrize("wrong", [{"selection_temperature": 0.0}, {"margin": -1.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"selection_temperature": 0.0},
+        {"selection_temperature": float("nan")},
+        {"margin": -1.0},
+        {"margin": float("nan")},
+        {"bound": float("nan")},
+        {"bound": float("inf")},
+    ],
+)
 def test_settings_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         Selection(**wrong)

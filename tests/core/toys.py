@@ -32,10 +32,13 @@ class ToyPolicy:
 
     version = "toy-policy"
 
-    def __init__(self, horizon: int = 4, scale: float = 0.3, spoil: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, horizon: int = 4, scale: float = 0.3, spoil: tuple[int, ...] = (), spoilt: float = np.nan
+    ) -> None:
+        """spoil: candidates that are `spoilt` throughout."""
         self.spec = PolicySpec(OBSERVATION, ACTION, horizon)
         self.scale = scale
-        self.spoil = spoil
+        self.spoil, self.spoilt = spoil, spoilt
         self.encodes = 0
 
     def encode(self, observations: Batch) -> np.ndarray:
@@ -46,7 +49,7 @@ class ToyPolicy:
         noise = candidate_noise(seeds, num_samples, (self.spec.horizon, 2))
         chunks = (context[:, None, None] + self.scale * temperature * noise).astype(np.float32)
         for k in self.spoil:
-            chunks[:, k] = np.nan
+            chunks[:, k] = self.spoilt
         return chunks
 
 
