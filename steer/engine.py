@@ -29,7 +29,7 @@ from steer.selection import choose, reduce_scores
 
 @dataclass
 class _Proposal:
-    """Candidates on their way through one decision: which are usable (finite), how many numbers of these were clipped, who made each."""
+    """Candidates on their way through one decision: which are finite, how many numbers of these were clipped, who made each."""
 
     candidates: Float[np.ndarray, "b k h a"]
     usable: Bool[np.ndarray, "b k"]

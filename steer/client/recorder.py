@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,6 +28,11 @@ from steer.robot import Frame
 from steer.spec import Array
 
 _log = structlog.get_logger(__name__)
+
+# Segments of one episode each would be slow to load by the thousand; so that a crash costs little, none waits for long.
+EPISODES_PER_SEGMENT = 10
+PUBLISH_AFTER_S = 60.0
+IDLE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -66,23 +72,28 @@ class StepSink(Protocol):
 
 
 class Recorder:
-    """See the module. A context manager: leaving it writes what is complete."""
+    """See the module. A context manager: leaving it publishes what is complete.
+
+    Episodes are published together: `EPISODES_PER_SEGMENT` of them, or what there is after `PUBLISH_AFTER_S`, or when the loop
+    has been silent for `IDLE_S`.
+    """
 
     _writer: EpisodeWriter
 
     def __init__(self, store: EpisodeStore, source: str = "policy", max_steps: int = 20_000) -> None:
         """max_steps: steps in memory before further ones are dropped; 20,000 are 17 minutes at 20 Hz."""
         self.counts: Counter[str] = Counter()
-        """"episodes" written, "dropped" steps, "incomplete" episodes, "failed" writes."""
+        """"episodes" published, "dropped" steps, "incomplete" episodes, "failed" writes (what can be is written later)."""
         self._store = store
         self._source = source
         self._queue: queue.Queue[Step | tuple[End, bool] | None] = queue.Queue(max_steps)
         self._max_steps = max_steps
         self._gap = False  # belongs to the loop's thread: was anything of the present episode dropped?
+        self._publish_by = 0.0
         self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
 
     def __enter__(self) -> Recorder:
-        self._writer = self._store.writer(episodes_per_segment=1)
+        self._writer = self._store.writer(EPISODES_PER_SEGMENT)
         self._thread.start()
         return self
 
@@ -90,6 +101,7 @@ class Recorder:
         self._queue.put(None)
         self._thread.join()
         self._writer.close()
+        self._count()
 
     def step(self, step: Step) -> None:
         """One tick of the present episode."""
@@ -113,7 +125,7 @@ class Recorder:
 
     def _work(self) -> None:
         steps: list[Step] = []
-        while (item := self._queue.get()) is not None:
+        while (item := self._next()) is not None:
             if isinstance(item, Step):
                 # An episode without an end is bounded as well; what is too long is counted with those that have gaps.
                 if len(steps) <= self._max_steps:
@@ -126,13 +138,36 @@ class Recorder:
                 self._write(steps, end)
             steps = []
 
+    def _next(self) -> Step | tuple[End, bool] | None:
+        """The next item; until it comes, what is complete is published when its time has come."""
+        while True:
+            if self._writer.buffered and time.monotonic() >= self._publish_by:
+                self._try(self._writer.flush)
+            try:
+                return self._queue.get(timeout=IDLE_S)
+            except queue.Empty:
+                self._publish_by = 0.0
+
     def _write(self, steps: list[Step], end: End) -> None:
+        if not self._writer.buffered:
+            self._publish_by = time.monotonic() + PUBLISH_AFTER_S
+        self._try(lambda: self._writer.add(to_episode(steps, end, self._source)))
+
+    def _try(self, write: Callable[[], object]) -> None:
         try:
-            self._writer.add(to_episode(steps, end, self._source))
-            self.counts["episodes"] += 1
-        except SteerError as error:
+            write()
+        except (
+            SteerError,
+            ValueError,
+        ) as error:  # ValueError: numpy, of frames that changed their shape in mid-episode
             self.counts["failed"] += 1
-            _log.error("an episode was not written", reason=str(error))
+            # Soon enough, and not at every step while a disk is full.
+            self._publish_by = time.monotonic() + PUBLISH_AFTER_S
+            _log.error("not written", reason=str(error))
+        self._count()
+
+    def _count(self) -> None:
+        self.counts["episodes"] = len(self._writer.acknowledged)
 
 
 def to_episode(steps: list[Step], end: End, source: str) -> Episode:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 
-from steer.client.recorder import End, Recorder, Step
+from steer.client.recorder import EPISODES_PER_SEGMENT, End, Recorder, Step
 from steer.data.store import EpisodeStore
 from steer.data.writer import EpisodeWriter
 from steer.errors import StoreError
@@ -28,6 +31,18 @@ def step(tick: int, held: bool = False) -> Step:
 
 def end(tick: int) -> End:
     return End(frame(tick), True, False, True, "simulator", Task("reach"), {"episode": 1})
+
+
+def record(recorder: Recorder) -> None:
+    recorder.step(step(0))
+    recorder.end(end(1))
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def test_steps_become_an_episode(tmp_path: Path) -> None:
@@ -55,6 +70,41 @@ def test_an_episode_without_an_end_is_not_written(tmp_path: Path) -> None:
     assert store.refresh() == 0
 
 
+def test_what_is_complete_is_published_when_the_loop_falls_silent(tmp_path: Path) -> None:
+    store = EpisodeStore.create(tmp_path / "store", ROBOT)
+    with patch("steer.client.recorder.IDLE_S", 0.01), Recorder(store) as recorder:
+        record(recorder)
+        wait_until(lambda: recorder.counts["episodes"] == 1)
+        assert store.refresh() == 1
+
+
+def test_a_segment_holds_many_episodes(tmp_path: Path) -> None:
+    store = EpisodeStore.create(tmp_path / "store", ROBOT)
+    with Recorder(store) as recorder:
+        for _ in range(EPISODES_PER_SEGMENT + 1):
+            record(recorder)
+    store.refresh()
+    assert [len(segment.records) for segment in store.segments] == [EPISODES_PER_SEGMENT, 1]
+
+
+def test_nothing_waits_longer_than_its_time_while_the_loop_goes_on(tmp_path: Path) -> None:
+    store = EpisodeStore.create(tmp_path / "store", ROBOT)
+    with patch("steer.client.recorder.PUBLISH_AFTER_S", 0.0), Recorder(store) as recorder:
+        record(recorder)
+        recorder.step(step(0))
+        wait_until(lambda: recorder.counts["episodes"] == 1)
+
+
+def test_frames_that_change_their_shape_cost_their_episode_and_not_the_run(tmp_path: Path) -> None:
+    store = EpisodeStore.create(tmp_path / "store", ROBOT)
+    with Recorder(store) as recorder:
+        recorder.step(step(0))
+        recorder.end(replace(end(1), frame=Frame({"state": np.zeros(4, np.float32)}, 1.0)))
+        record(recorder)
+    assert (recorder.counts["failed"], recorder.counts["episodes"]) == (1, 1)
+    assert store.refresh() == 1
+
+
 def test_a_slow_disk_costs_whole_episodes_never_the_callers_time(tmp_path: Path) -> None:
     store = EpisodeStore.create(tmp_path / "store", ROBOT)
     writing, go_on = threading.Event(), threading.Event()
@@ -72,8 +122,7 @@ def test_a_slow_disk_costs_whole_episodes_never_the_callers_time(tmp_path: Path)
         for tick in range(6):  # the queue holds four
             recorder.step(step(tick))
         go_on.set()
-        while recorder.counts["episodes"] < 1:
-            pass
+        wait_until(recorder._queue.empty)
         recorder.end(end(6))
     assert recorder.counts["dropped"] == 2
     assert recorder.counts["incomplete"] == 1
