@@ -159,7 +159,7 @@ def objective(
 def sampler(
     config: CriticConfig, frames: Frames, candidates: Float[np.ndarray, "f k h a"] | None = None, seed: int = 0
 ) -> TransitionSampler:
-    """The transitions that the objective expects: one frame of history, the prefix and the discount of the config."""
+    """The transitions that the objective expects: the key that the critic reads, its newest frame, prefix and discount."""
     return TransitionSampler(
         frames,
         prefix=config.prefix,
@@ -168,6 +168,7 @@ def sampler(
         batch_size=config.batch_size,
         seed=seed,
         candidates=candidates,
+        keys=(config.key,),
     )
 
 

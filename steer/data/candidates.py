@@ -89,9 +89,8 @@ def _sample(
     """Fill out[F, K, H, A] batch by batch; yields how many frames are done."""
     for first in range(0, len(frames), batch_size):
         index = np.arange(first, min(first + batch_size, len(frames)))
-        arrays, mask = frames.window(index, policy.spec.observation.window)
-        wanted = {key: arrays[key] for key in policy.spec.observation.keys}
-        batch = Batch(wanted, mask, tuple(frames.tasks[e] for e in frames.episode_of[index]))
+        arrays, mask = frames.window(index, policy.spec.observation.window, policy.spec.observation.keys)
+        batch = Batch(arrays, mask, tuple(frames.tasks[e] for e in frames.episode_of[index]))
         samples = policy.sample(policy.encode(batch), out.shape[1], seeds[index], temperature)
         if samples.shape != out[index].shape or not np.isfinite(samples).all():
             raise SpecError(

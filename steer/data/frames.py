@@ -85,14 +85,17 @@ class Frames:
         rewards[(self.finals - 1)[self.success]] = 1.0
         return replace(self, rewards=rewards, terminated=self.terminated | self.success)
 
-    def window(self, index: Int[np.ndarray, " b"], window: int) -> tuple[dict[str, Array], Bool[np.ndarray, "b t"]]:
+    def window(
+        self, index: Int[np.ndarray, " b"], window: int, keys: Sequence[str] | None = None
+    ) -> tuple[dict[str, Array], Bool[np.ndarray, "b t"]]:
         """The last `window` frames up to each index: key -> [B, T, ...], and False where there was none yet.
 
-        Before the start of its episode the first frame is repeated.
+        Before the start of its episode the first frame is repeated. keys: those to read (all by default), since images are dear.
         """
         first = self.starts[self.episode_of[index]][:, None]
         rows = index[:, None] + np.arange(1 - window, 1)
-        return {key: value[np.maximum(rows, first)] for key, value in self.observations.items()}, rows >= first
+        shown = np.maximum(rows, first)
+        return {key: self.observations[key][shown] for key in keys or self.observations}, rows >= first
 
     def subset(self, episodes: Sequence[int] | Int[np.ndarray, " n"]) -> Frames:
         """These episodes, in this order."""

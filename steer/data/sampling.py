@@ -6,7 +6,7 @@ A sampler is a random stream over `Frames`: `state` and `restore` continue it ex
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,12 +82,21 @@ class _Draw:
 
 
 class ChunkSampler:
-    """Windows of T frames with the H actions that follow the newest one."""
+    """Windows of T frames with the H actions that follow the newest one. keys: of the observations, all by default."""
 
-    def __init__(self, frames: Frames, horizon: int, window: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        frames: Frames,
+        horizon: int,
+        window: int,
+        batch_size: int,
+        seed: int,
+        keys: Sequence[str] | None = None,
+    ) -> None:
         if horizon < 1:
             raise ConfigError(f"horizon is {horizon}, expected 1 or more")
-        self._frames, self._window = frames, window
+        self._frames, self._window, self._keys = frames, window, keys
+        self._finals = frames.finals
         self._draw = _Draw(frames, batch_size, seed)
         self._steps = np.arange(horizon)
         self._with_tasks = any(task.instruction or task.goal_image is not None for task in frames.tasks)
@@ -96,9 +105,9 @@ class ChunkSampler:
         index = self._draw.indices()
         frames = self._frames
         episode = frames.episode_of[index]
-        arrays, mask = frames.window(index, self._window)
+        arrays, mask = frames.window(index, self._window, self._keys)
         # The row of a final frame repeats the last action, so it is the padding.
-        rows = np.minimum(index[:, None] + self._steps, frames.finals[episode][:, None])
+        rows = np.minimum(index[:, None] + self._steps, self._finals[episode][:, None])
         tasks = tuple(frames.tasks[e] for e in episode) if self._with_tasks else ()
         return ChunkBatch(arrays, mask, frames.actions[rows], tasks)
 
@@ -114,6 +123,7 @@ class TransitionSampler:
     """Transitions over a prefix of E = `prefix` executed steps.
 
     gamma: discount per control step. candidates: float32[F, K, H, A] in the order of `frames`, H >= E.
+    keys: of the observations, all by default.
     """
 
     def __init__(
@@ -125,12 +135,13 @@ class TransitionSampler:
         batch_size: int,
         seed: int,
         candidates: Float[np.ndarray, "f k h a"] | None = None,
+        keys: Sequence[str] | None = None,
     ) -> None:
         if prefix < 1 or not 0 <= gamma <= 1:
             raise ConfigError(
                 f"prefix is {prefix} and gamma {gamma}, expected a prefix of 1 or more and gamma in [0, 1]"
             )
-        self._frames, self._window, self._prefix = frames, window, prefix
+        self._frames, self._window, self._prefix, self._keys = frames, window, prefix, keys
         self._draw = _Draw(frames, batch_size, seed)
         self._steps = np.arange(prefix)
         self._discounts = (gamma ** np.arange(prefix + 1)).astype(np.float32)
@@ -149,8 +160,8 @@ class TransitionSampler:
         next_index = np.minimum(index + self._prefix, final)
         rows = np.minimum(index[:, None] + self._steps, final[:, None])
         ended = frames.terminated[episode] & (next_index == final)
-        arrays, mask = frames.window(index, self._window)
-        next_arrays, next_mask = frames.window(next_index, self._window)
+        arrays, mask = frames.window(index, self._window, self._keys)
+        next_arrays, next_mask = frames.window(next_index, self._window, self._keys)
         return Transitions(
             arrays=arrays,
             mask=mask,

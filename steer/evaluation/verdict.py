@@ -158,10 +158,10 @@ def _scores(
     steps = spec.scored_steps(spec.prefixes[0])
     for start in range(0, len(at), batch_size):
         index = at[start : start + batch_size]
-        arrays, mask = frames.window(index, spec.observation.window)
+        arrays, mask = frames.window(index, spec.observation.window, spec.observation.keys)
         rows = np.minimum(index[:, None] + np.arange(steps), frames.finals[frames.episode_of[index]][:, None])
         chunks = np.concatenate((frames.actions[rows][:, None], candidates[index][:, :, :steps]), axis=1)
-        context = critic.encode(Batch({key: arrays[key] for key in spec.observation.keys}, mask))
+        context = critic.encode(Batch(arrays, mask))
         values.append(reduce_scores(critic.score(context, chunks), spec.reduction))
         if progress is not None:
             progress(start + len(index), len(at))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -139,6 +140,13 @@ def test_tasks_follow_their_rows(store: EpisodeStore) -> None:
     batch = ChunkSampler(load_frames(store), horizon=1, window=1, batch_size=20, seed=0).sample()
     said = {(int(s), task.instruction) for s, task in zip(batch.arrays["state"][:, 0, 0], batch.tasks, strict=True)}
     assert said == {(10, "push"), (20, "pull")}
+
+
+def test_only_the_wanted_observations_are_read(frames: Frames) -> None:
+    seen = replace(frames, observations={**frames.observations, "camera": np.zeros((len(frames), 4), np.uint8)})
+    assert ChunkSampler(seen, 2, 1, 8, 0, keys=("camera",)).sample().arrays.keys() == {"camera"}
+    batch = TransitionSampler(seen, 2, 0.9, 1, 8, 0, keys=("state",)).sample()
+    assert batch.arrays.keys() == batch.next_arrays.keys() == {"state"}
 
 
 def test_a_restored_sampler_continues_exactly(frames: Frames) -> None:
