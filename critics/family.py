@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from critics.config import CriticConfig
-from critics.objective import objective
+from critics.objective import objective, sampler
 from critics.q_critic import KIND, QCritic
 from steer.errors import ConfigError
 from steer.model_name import ModelName
@@ -26,5 +26,8 @@ def load(name: ModelName) -> QCritic:
 
 
 FAMILY = Family(
-    KIND, "Q ensemble trained from an episode store (Cal-QL, CQL, TD, MC)", load, Trainable(CriticConfig, objective)
+    KIND,
+    "Q ensemble trained from an episode store (Cal-QL, CQL, TD, MC)",
+    load,
+    Trainable(CriticConfig, objective, sampler),
 )

@@ -41,10 +41,14 @@ class Trainable:
 
     config: a frozen dataclass whose defaults are the recipe; each field is documented, and becomes a flag.
     objective: makes the `steer.training.objective.Objective` of a config and the data.
+    sampler: makes the batches that this objective expects (`steer.training.objective.Sampler`), of the same arguments.
+
+    A policy's are called with (config, frames, seed=...), a critic's with (config, frames, candidates, seed=...).
     """
 
     config: type[Any]
     objective: Callable[..., Any]
+    sampler: Callable[..., Any]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from policies.diffusion.config import DiffusionConfig
+from steer.data.sampling import ChunkSampler
 from steer.errors import ConfigError, MissingExtraError
 from steer.model_name import ModelName
 from steer.registry import Family, Trainable
@@ -38,6 +39,11 @@ def objective(config: DiffusionConfig, frames: Frames, seed: int = 0) -> Diffusi
     return DiffusionObjective(config, frames, seed)
 
 
+def sampler(config: DiffusionConfig, frames: Frames, seed: int = 0) -> ChunkSampler:
+    """The chunks that the objective expects, with the keys that the policy sees."""
+    return ChunkSampler(frames, config.horizon, config.window, config.batch_size, seed, config.keys)
+
+
 def _require_torch(purpose: str) -> None:
     from importlib.util import find_spec
 
@@ -49,5 +55,5 @@ FAMILY = Family(
     kind="diffusion",
     summary="DDIM over action chunks from states or images (Chi et al. 2023)",
     load=load,
-    trainable=Trainable(DiffusionConfig, objective),
+    trainable=Trainable(DiffusionConfig, objective, sampler),
 )

@@ -20,7 +20,6 @@ from steer import registry
 from steer.checkpoints import add_document, read_checkpoint
 from steer.data.candidates import candidates
 from steer.data.frames import Frames, load_frames
-from steer.data.sampling import ChunkSampler, TransitionSampler
 from steer.data.store import EpisodeStore
 from steer.errors import ConfigError
 from steer.progress import ProgressBar
@@ -100,8 +99,9 @@ class TrainPolicy(_Training, Generic[C]):
         self._prepare()
         config: Any = self.config
         frames = load_frames(EpisodeStore.open(self.store))
-        objective = _trainable(registry.POLICIES, config).objective(config, frames, seed=self.seed)
-        sampler = ChunkSampler(frames, config.horizon, config.window, config.batch_size, self.seed)
+        trainable = _trainable(registry.POLICIES, config)
+        objective = trainable.objective(config, frames, seed=self.seed)
+        sampler = trainable.sampler(config, frames, seed=self.seed)
         self._train(objective, sampler, config.steps, "policy")
         _say(f"policy {self.out}, version {read_checkpoint(self.out).version}")
 
@@ -132,19 +132,10 @@ class TrainCritic(_Training, Generic[C]):
         frames = self._rewarded(load_frames(store))
         proposed = self._candidates(store)
         seen, held_out = frames.split_episodes(self.held_out, self.seed)
-        train_frames, train_candidates = frames.subset(seen), proposed[frames.rows(seen)]
-        objective = _trainable(registry.CRITICS, config).objective(
-            config, train_frames, train_candidates, seed=self.seed
-        )
-        sampler = TransitionSampler(
-            train_frames,
-            config.prefix,
-            config.gamma,
-            getattr(config, "window", 1),
-            config.batch_size,
-            self.seed,
-            train_candidates,
-        )
+        data = (frames.subset(seen), proposed[frames.rows(seen)])
+        trainable = _trainable(registry.CRITICS, config)
+        objective = trainable.objective(config, *data, seed=self.seed)
+        sampler = trainable.sampler(config, *data, seed=self.seed)
         self._train(objective, sampler, config.steps, "critic")
         result = verdict(
             registry.critic(str(self.out)), frames.subset(held_out), proposed[frames.rows(held_out)], config.gamma
