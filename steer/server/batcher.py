@@ -19,6 +19,7 @@ import math
 import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -111,14 +112,13 @@ class Batcher:
 
     async def run(self) -> None:
         """Serve the queue until `close` was called and it is empty."""
-        while not (self._closing and not self._queue):
-            await self._arrival.wait()
+        while self._queue or not self._closing:
+            if not self._queue:
+                await self._arrived()
             await self._company()
             batch = self._next_batch()
             if batch:
                 await self._decide(batch)
-            if not self._queue and not self._closing:
-                self._arrival.clear()
         self._worker.shutdown()
 
     def close(self) -> None:
@@ -132,7 +132,13 @@ class Batcher:
             left = self._queue[0].arrived + self._max_wait_s - self._clock()
             if left <= 0:
                 return
-            await asyncio.sleep(left)
+            await self._arrived(left)
+
+    async def _arrived(self, timeout_s: float | None = None) -> None:
+        """Return when the next request arrives, when the batcher is closed, or after `timeout_s`."""
+        self._arrival.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._arrival.wait(), timeout_s)
 
     def _next_batch(self) -> list[_Waiting]:
         """Drop what is too late, choose K for the rest, and take the oldest bucket out of the queue."""

@@ -53,13 +53,16 @@ class GatedEngine(Engine):
 
 
 class Bench:
-    def __init__(self, deterministic: bool = False, max_batch: int = 16) -> None:
+    def __init__(
+        self, deterministic: bool = False, max_batch: int = 16, active: int = 0, max_wait_s: float = 0.002
+    ) -> None:
         self.engine, self.clock, self.metrics = GatedEngine(), FakeClock(), Metrics()
         self.batcher = Batcher(
             self.engine,
             self.metrics,
-            active=lambda: 0,
+            active=lambda: active,
             max_batch=max_batch,
+            max_wait_s=max_wait_s,
             deterministic=deterministic,
             clock=self.clock.now,
         )
@@ -221,6 +224,20 @@ def test_a_batch_stays_small_enough_for_its_deadlines() -> None:
     bench = Bench()
     bench.run(work)
     assert bench.engine.batches[1] == [0, 1]
+
+
+def test_the_first_waits_for_the_others_and_no_longer() -> None:
+    async def work(bench: Bench) -> list[Decision]:
+        (first,) = await bench.queued(request(0))
+        await asyncio.sleep(0.01)  # it waits: nobody was decided for
+        assert not bench.engine.batches
+        (second,) = await bench.queued(request(1))
+        return list(await asyncio.wait_for(asyncio.gather(first, second), 10))
+
+    # An hour: only the arrival of the second can end the wait.
+    bench = Bench(active=2, max_wait_s=3600)
+    assert len(bench.run(work)) == 2
+    assert bench.engine.batches == [[0, 1]]
 
 
 def test_only_the_request_at_fault_sees_the_error() -> None:
