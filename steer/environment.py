@@ -48,10 +48,11 @@ class Environment:
     ) -> None:
         """keys: our observation key -> the environment's key, `WHOLE` for a space that is no Dict."""
         self._env = _make(env_id, dict(options or {}))
-        self._keys = dict(keys or {})
+        given = _default_keys(self._env)
         carried = getattr(self._env.unwrapped, "robot_spec", None)
-        self.robot: RobotSpec = robot or carried or draft_robot(self._env, env_id, self._keys)
-        self._keys = self._keys or _default_keys(self._env)
+        self.robot: RobotSpec = robot or carried or draft_robot(self._env, env_id, keys or given)
+        # An environment may show more than its robot spec lists.
+        self._keys = dict(keys or {name: key for name, key in given.items() if name in self.robot.observation.keys})
         self._check_keys(env_id)
         self.task = Task()
         self._tick = 0
@@ -137,12 +138,11 @@ def draft_robot(env: Any, env_id: str, keys: Mapping[str, str]) -> RobotSpec:
         if hasattr(env.observation_space, "spaces")
         else {WHOLE: env.observation_space}
     )
-    chosen = keys or _default_keys(env)
-    missing = [key for key in chosen.values() if key not in spaces]
+    missing = [key for key in keys.values() if key not in spaces]
     if missing:
         raise ConfigError(f"{env_id} has no observations {missing}; it has {sorted(spaces)}")
     return RobotSpec(
-        env_id, action, ObservationSpec(tuple(_draft_array(name, spaces[key]) for name, key in chosen.items()))
+        env_id, action, ObservationSpec(tuple(_draft_array(name, spaces[key]) for name, key in keys.items()))
     )
 
 

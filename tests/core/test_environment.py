@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import gymnasium
 import numpy as np
 import pytest
 
 from steer.environment import WHOLE, Environment
 from steer.errors import ConfigError, SpecError
 from steer.robot import read_robot, write_robot
+from tests.evaluation.fakes import Reach
 from tests.readme.my_arm import ENTRIES
+
+
+class Talkative(Reach):
+    """Shows more than its robot spec lists."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = gymnasium.spaces.Dict(
+            {**self.observation_space.spaces, "clock": gymnasium.spaces.Box(0, 9, (1,), np.float32)}
+        )
+
+    def _observe(self) -> dict[str, np.ndarray]:
+        return {**super()._observe(), "clock": np.zeros(1, np.float32)}
+
 
 REACH = "tests.readme.my_arm:Reach-v0"
 
@@ -67,6 +83,14 @@ def test_observations_are_mapped_by_name() -> None:
     assert Environment(REACH, keys={"pose": WHOLE}).robot.observation.keys == ("pose",)
     with pytest.raises(ConfigError, match=r"no observations \['pixels'\]"):
         Environment(REACH, keys={"pose": "pixels"})
+
+
+def test_what_the_robot_spec_does_not_list_is_left_out() -> None:
+    gymnasium.register("Talkative-v0", Talkative)
+    environment = Environment("Talkative-v0")
+    assert environment.reset(0).arrays.keys() == {"state"}
+    with pytest.raises(ConfigError, match="nothing is mapped to"):
+        Environment("Talkative-v0", keys={"clock": "clock"})
 
 
 def test_what_is_not_there_is_named() -> None:
