@@ -1,6 +1,6 @@
 """A tiny gymnasium environment and models with known answers; no physics, no torch.
 
-The point of `Reach-v0` starts somewhere, an action is added to it, and it succeeds near the fake critic's target. Options make
+The point of `FakeReach-v0` starts somewhere, an action is added to it, and it succeeds near the fake critic's target. Options make
 it misbehave at a chosen seed, as real environments do.
 """
 
@@ -20,8 +20,8 @@ from steer.registry import Family
 from steer.steering import LocalSteering
 from tests.fakes import ROBOT, TARGET, FakeCritic, FakePolicy
 
-ENV_ID = "tests.evaluation.fakes:Reach-v0"
-PLAIN_ID = "tests.evaluation.fakes:PlainReach-v0"
+ENV_ID = "tests.evaluation.fakes:FakeReach-v0"
+PLAIN_ID = "tests.evaluation.fakes:FakePlainReach-v0"
 TOLERANCE_M = 0.025
 LIMIT = 12
 
@@ -82,8 +82,8 @@ class PlainReach(Reach):
         return self._state.copy()
 
 
-gymnasium.register("Reach-v0", Reach)
-gymnasium.register("PlainReach-v0", PlainReach)
+gymnasium.register("FakeReach-v0", Reach)
+gymnasium.register("FakePlainReach-v0", PlainReach)
 
 POLICY = Family("reach", "steps towards the origin", lambda name: FakePolicy())
 CRITIC = Family("reach", "prefers what ends near the target", lambda name: FakeCritic(prefixes=(2, 4)))
