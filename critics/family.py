@@ -16,9 +16,7 @@ from steer.registry import Family, Trainable
 
 def load(name: ModelName) -> QCritic:
     """Load `q:PATH` or `q:PATH?device=cuda`."""
-    unknown = sorted(set(name.options) - {"device"})
-    if unknown:
-        raise ConfigError(f"q critics have no options {unknown}: write q:PATH or q:PATH?device=cuda")
+    name.refuse_unknown("device")
     device = name.options.get("device", "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device {device!r}: no CUDA device is here: leave the option out")

@@ -17,6 +17,7 @@ from critics.q_critic import QCritic
 from critics.q_network import Embedded
 from steer.critic import Critic
 from steer.errors import ConfigError, UnsupportedError
+from steer.options import integer, number, refuse_unknown
 from steer.policy import Context
 from steer.selection import reduce_scores
 
@@ -117,16 +118,9 @@ def _direction(gradient: Float[Tensor, "b k *n"], normalised: bool) -> Float[Ten
 
 def create(critic: Critic, options: Mapping[str, str]) -> GradientRefiner:
     """`gradient:?steps=5&step_size=0.02&keep=1`: for the registry, group `steer.refiners`."""
-    unknown = sorted(set(options) - {"steps", "step_size", "keep"})
-    if unknown:
-        raise ConfigError(f"refiner 'gradient' has no options {unknown}; it has ['keep', 'step_size', 'steps']")
+    refuse_unknown("refiner 'gradient'", options, ("steps", "step_size", "keep"))
     if not isinstance(critic, QCritic):
         raise UnsupportedError("refiner 'gradient' climbs critics of kind 'q'; this one is of another kind")
-    try:
-        steps, keep = int(options.get("steps", "5")), int(options.get("keep", "1"))
-        step_size = float(options.get("step_size", "0.02"))
-    except ValueError as error:
-        raise ConfigError(
-            f"refiner 'gradient': {error}: steps and keep are whole numbers, step_size a number"
-        ) from error
-    return GradientRefiner(critic, steps, step_size, keep)
+    return GradientRefiner(
+        critic, integer(options, "steps", 5), number(options, "step_size", 0.02), integer(options, "keep", 1)
+    )

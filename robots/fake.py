@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Float
 
 from robots.limits import within_bounds
-from robots.options import integer, refuse_unknown
 from steer.action import ActionAxis, ActionSpec
 from steer.errors import RobotError
 from steer.observation import ObservationSpec
+from steer.options import integer, refuse_unknown
 from steer.robot import Frame, RobotSpec
 from steer.spec import Array, ArraySpec
 
@@ -127,7 +127,7 @@ class FakeRobot:
 
 def create(place: str, options: Mapping[str, str]) -> FakeRobot:
     """`fake:` or `fake:?fail_after=10`; the place is ignored, as there is none."""
-    refuse_unknown("fake", options, ("fail_after", "freeze_after"))
+    refuse_unknown("robot 'fake'", options, ("fail_after", "freeze_after"))
     fail = integer(options, "fail_after", 0) if "fail_after" in options else None
     freeze = integer(options, "freeze_after", 0) if "freeze_after" in options else None
     return FakeRobot(fail_after=fail, freeze_after=freeze)

@@ -6,7 +6,6 @@ has: `outcome` says what the last command led to, and `ended` that the episode i
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +16,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from robots.limits import within_bounds
-from robots.options import integer
 from steer.environment import Environment, Outcome
 from steer.errors import ConfigError, RobotError
 from steer.observation import Task
+from steer.options import integer, json_or_text
 from steer.robot import Frame, RobotSpec, read_robot
 
 KEY_PREFIX: Final = "key."
@@ -119,7 +118,9 @@ def create(place: str, options: Mapping[str, str]) -> GymRobot:
     robot = read_robot(Path(options["robot_spec"])) if "robot_spec" in options else None
     own = ("seed", "robot_spec")
     env_kwargs = {
-        name: _value(text) for name, text in options.items() if name not in own and not name.startswith(KEY_PREFIX)
+        name: json_or_text(text)
+        for name, text in options.items()
+        if name not in own and not name.startswith(KEY_PREFIX)
     }
     return GymRobot(place, env_kwargs, integer(options, "seed", 0), robot, keys)
 
@@ -127,10 +128,3 @@ def create(place: str, options: Mapping[str, str]) -> GymRobot:
 def _now(frame: Frame) -> Frame:
     """Environments count simulated time; a robot's frames carry the clock of the process."""
     return Frame(frame.arrays, time.monotonic())
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text

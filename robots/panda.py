@@ -17,10 +17,10 @@ from jaxtyping import Float
 from robots.bullet import BulletClient, advance, connect, load_floor
 from robots.camera import Photographer, Renderer, view_specs
 from robots.limits import within_bounds
-from robots.options import integer, names, refuse_unknown
 from robots.panda_arm import PANDA_ACTION, RATE_HZ, PandaArm
 from steer.errors import RobotError
 from steer.observation import ObservationSpec
+from steer.options import integer, names, refuse_unknown
 from steer.robot import Frame, RobotSpec
 from steer.spec import Array, ArraySpec
 
@@ -109,5 +109,5 @@ class Panda:
 
 def create(place: str, options: Mapping[str, str]) -> Panda:
     """`panda:?seed=3&images=front,wrist&image_size=224`; the place is ignored, as it is simulated here."""
-    refuse_unknown("panda", options, ("seed", "images", "image_size"))
+    refuse_unknown("robot 'panda'", options, ("seed", "images", "image_size"))
     return Panda(names(options, "images"), integer(options, "image_size", 128), integer(options, "seed", 0))

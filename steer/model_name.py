@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from steer.errors import CheckpointError, ConfigError
+from steer.options import refuse_unknown
 
 _KIND = re.compile(r"^([A-Za-z][A-Za-z0-9_+-]*):")
 
@@ -47,11 +48,7 @@ class ModelName:
 
     def refuse_unknown(self, *known: str) -> None:
         """Raise `ConfigError` for an option the family does not take."""
-        unknown = sorted(set(self.options) - set(known))
-        if unknown:
-            raise ConfigError(
-                f"{self.kind}:{self.place}: unknown options {unknown}: this kind takes {sorted(known) or 'none'}"
-            )
+        refuse_unknown(f"{self.kind}:{self.place}", self.options, known)
 
     def __str__(self) -> str:
         query = "&".join(f"{key}={value}" for key, value in self.options.items())

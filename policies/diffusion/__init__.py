@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from policies.diffusion.config import DiffusionConfig
 from steer.data.sampling import ChunkSampler
-from steer.errors import ConfigError, MissingExtraError
+from steer.errors import MissingExtraError
 from steer.model_name import ModelName
+from steer.options import integer
 from steer.registry import Family, Trainable
 
 if TYPE_CHECKING:
@@ -23,12 +24,8 @@ def load(name: ModelName) -> DiffusionPolicy:
     from policies.diffusion.policy import DiffusionPolicy
 
     name.refuse_unknown("device", "inference_steps")
-    steps = name.options.get("inference_steps")
-    if steps is not None and not steps.isdecimal():
-        raise ConfigError(f"diffusion policy: inference_steps is {steps!r}, expected a whole number")
-    return DiffusionPolicy.load(
-        Path(name.place), name.options.get("device", "cpu"), None if steps is None else int(steps)
-    )
+    steps = integer(name.options, "inference_steps", 0) if "inference_steps" in name.options else None
+    return DiffusionPolicy.load(Path(name.place), name.options.get("device", "cpu"), steps)
 
 
 def objective(config: DiffusionConfig, frames: Frames, seed: int = 0) -> DiffusionObjective:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from steer.evaluation.rollout import Rollout, RolloutSettings
 from steer.evaluation.runner import Progress, Runner
 from steer.evaluation.setup import Setup
 from steer.evaluation.tuning import TuningSettings
+from steer.options import json_or_text
 from steer.progress import ProgressBar
 from steer.robot import read_robot
 from steer.selection import Selection
@@ -98,7 +98,7 @@ class Eval:
             critic=self.critic,
             server=self.server,
             refine=self.refine,
-            env_options={key: _value(text) for key, text in _pairs(self.env_option, "--env-option").items()},
+            env_options={key: json_or_text(text) for key, text in _pairs(self.env_option, "--env-option").items()},
             keys=_pairs(self.map, "--map"),
             robot=None if self.robot_spec is None else read_robot(self.robot_spec),
             accept_unknown=self.accept_unknown,
@@ -203,11 +203,3 @@ def _pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
             raise ConfigError(f"{flag} gives {key!r} twice: {pairs[key]!r} and {value!r}")
         pairs[key] = value
     return pairs
-
-
-def _value(text: str) -> Any:
-    """JSON where it is JSON (numbers, true, lists), else the text itself."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
