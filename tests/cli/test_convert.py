@@ -171,7 +171,7 @@ def test_a_sidecar_that_is_no_robot_is_named(
     source: Path, sidecar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sidecar.write_text("{")
-    assert "robot.json cannot be read" in refused(capsys, str(source), str(tmp_path / "store"), "--robot", str(sidecar))
+    assert "robot.json is not JSON" in refused(capsys, str(source), str(tmp_path / "store"), "--robot", str(sidecar))
     sidecar.write_text("{}")
     assert "robot.json" in refused(capsys, str(source), str(tmp_path / "store"), "--robot", str(sidecar))
 
