@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from steer.action import UNKNOWN, ActionAxis, ActionSpec
+from steer.draft import draft_robot
 from steer.errors import ConfigError, MissingExtraError
-from steer.observation import ObservationSpec, Task
+from steer.observation import Task
 from steer.robot import Frame, RobotSpec
 from steer.spec import Array, ArraySpec
 
@@ -50,7 +50,7 @@ class Environment:
         self._env = _make(env_id, dict(options or {}))
         given = _default_keys(self._env)
         carried = getattr(self._env.unwrapped, "robot_spec", None)
-        self.robot: RobotSpec = robot or carried or draft_robot(self._env, env_id, keys or given)
+        self.robot: RobotSpec = robot or carried or _draft(self._env, env_id, keys or given)
         # An environment may show more than its robot spec lists.
         self._keys = dict(keys or {name: key for name, key in given.items() if name in self.robot.observation.keys})
         self._check_keys(env_id)
@@ -118,7 +118,7 @@ class Environment:
             raise ConfigError(f"{env_id}: nothing is mapped to {missing}: add OUR_KEY=ENV_KEY; it has {given}")
 
 
-def draft_robot(env: Any, env_id: str, keys: Mapping[str, str]) -> RobotSpec:
+def _draft(env: Any, env_id: str, keys: Mapping[str, str]) -> RobotSpec:
     """A `RobotSpec` as far as the spaces tell; what they do not is "unknown" and has to be stated before models fit."""
     import gymnasium
 
@@ -127,29 +127,17 @@ def draft_robot(env: Any, env_id: str, keys: Mapping[str, str]) -> RobotSpec:
         raise ConfigError(f"{env_id}: action space {space} is not a vector of numbers; Steer needs a Box of shape (A,)")
     if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
         raise ConfigError(f"{env_id}: the action space has no finite bounds: state them in a robot sidecar")
-    axes = tuple(
-        ActionAxis(f"a{i}", UNKNOWN, float(low), float(high))
-        for i, (low, high) in enumerate(zip(space.low, space.high, strict=True))
-    )
-    rate_hz = float(env.metadata.get("render_fps", 20))
-    action = ActionSpec(axes, "unknown", UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, rate_hz)
-    spaces = (
-        dict(env.observation_space.spaces)
-        if hasattr(env.observation_space, "spaces")
-        else {WHOLE: env.observation_space}
-    )
+    spaces = getattr(env.observation_space, "spaces", {WHOLE: env.observation_space})
     missing = [key for key in keys.values() if key not in spaces]
     if missing:
         raise ConfigError(f"{env_id} has no observations {missing}; it has {sorted(spaces)}")
-    return RobotSpec(
-        env_id, action, ObservationSpec(tuple(_draft_array(name, spaces[key]) for name, key in keys.items()))
-    )
+    rate_hz = float(env.metadata.get("render_fps", 20))
+    arrays = [_draft_array(name, spaces[key]) for name, key in keys.items()]
+    return draft_robot(env_id, np.stack([space.low, space.high]), arrays, rate_hz)
 
 
 def _draft_array(name: str, space: Any) -> ArraySpec:
-    if space.dtype == np.uint8:
-        return ArraySpec(name, "uint8", tuple(space.shape))
-    return ArraySpec(name, "float32", tuple(space.shape))
+    return ArraySpec(name, "uint8" if space.dtype == np.uint8 else "float32", tuple(space.shape))
 
 
 def _default_keys(env: Any) -> dict[str, str]:

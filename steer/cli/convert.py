@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from steer.data.convert import Conversion, convert, draft
-from steer.data.draft import unknown_fields
+from steer.draft import unknown_fields
 from steer.errors import ConfigError
 from steer.progress import ProgressBar
 from steer.robot import read_robot, write_robot

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from steer.data.draft import unknown_fields
 from steer.data.episode import Episode
 from steer.data.npz import draft_from_npz, npz_files, read_npz
 from steer.data.replay_buffer import ReplayBuffer, is_replay_buffer
 from steer.data.store import EpisodeStore
 from steer.data.writer import EpisodeWriter
+from steer.draft import unknown_fields
 from steer.errors import SpecError, StoreError
 from steer.files import publish_folder
 from steer.robot import RobotSpec

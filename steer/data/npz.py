@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from steer.data.draft import draft_robot
 from steer.data.episode import Episode
+from steer.draft import draft_robot
 from steer.errors import SpecError, StoreError
 from steer.observation import Task
 from steer.robot import RobotSpec
-from steer.spec import Array
+from steer.spec import Array, ArraySpec
 
 _OBSERVATION, _STEP = "observation.", "step."
 _SINGLE = ("action", "reward", "success", "terminated", "truncated", "instruction")
@@ -82,7 +82,8 @@ def draft_from_npz(
         if progress is not None:
             progress(done, len(files))
     assert bounds is not None
-    return draft_robot(name, bounds, first.observations, rate_hz)
+    arrays = [ArraySpec(key, str(value.dtype), value.shape[1:]) for key, value in sorted(first.observations.items())]
+    return draft_robot(name, bounds, arrays, rate_hz)
 
 
 def _load(path: Path) -> dict[str, Array]:

@@ -21,12 +21,12 @@ import zarr
 from zarr.storage import ZipStore
 
 from steer.action import UNKNOWN
-from steer.data.draft import draft_robot
 from steer.data.episode import Episode, EpisodeRecord
 from steer.data.segment import READ_ERRORS, WHOLE_BYTES
+from steer.draft import draft_robot
 from steer.errors import SpecError, StoreError
 from steer.robot import RobotSpec
-from steer.spec import Array
+from steer.spec import Array, ArraySpec
 
 # The buffer does not say its rate; Push-T, the format's first data set, was recorded at this one.
 ASSUMED_RATE_HZ = 10.0
@@ -100,7 +100,8 @@ class ReplayBuffer:
     def _draft(self, actions: Array) -> RobotSpec:
         bounds = np.stack([actions.min(axis=0), actions.max(axis=0)])
         frames = {key: self._convert(key, np.asarray(a[:1])) for key, a in self._arrays.items() if key != "action"}
-        return draft_robot(self.path.name, bounds, frames, ASSUMED_RATE_HZ)
+        arrays = [ArraySpec(key, str(value.dtype), value.shape[1:]) for key, value in frames.items()]
+        return draft_robot(self.path.name, bounds, arrays, ASSUMED_RATE_HZ)
 
     def _check_lengths(self) -> None:
         rows = int(self._ends[-1]) if len(self._ends) else 0
