@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+from steer.checkpoints import read_checkpoint
 from steer.critic import Critic
 from steer.engine import Engine
 from steer.errors import ConfigError, MissingExtraError
@@ -73,6 +74,19 @@ def critic(text: str) -> Critic:
     name = ModelName.parse(text)
     loaded: Critic = family(CRITICS, name.kind).load(name)
     return loaded
+
+
+def verdict(critic: str) -> Mapping[str, Any] | None:
+    """What its training said of the critic called `critic` ("may_steer", "reasons", ...); None for one that has no verdict."""
+    place = Path(ModelName.parse(critic).place)
+    if not (place / "documents" / "verdict.json").exists():
+        return None
+    document: Mapping[str, Any] = read_checkpoint(place).documents["verdict"]
+    if not isinstance(document.get("may_steer"), bool):
+        raise ConfigError(
+            f"{place}: its verdict does not say 'may_steer': train the critic again, or remove the document"
+        )
+    return document
 
 
 def refiner(text: str, critic: Critic) -> Refiner:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 
 from steer import registry
-from steer.checkpoints import read_checkpoint
 from steer.cli.logs import log_to_stderr
 from steer.errors import ConfigError, UnsupportedError
-from steer.model_name import ModelName
 from steer.server.server import ServerConfig, serve
 
 
@@ -40,7 +38,7 @@ class Serve:
         if not self.policy and not self.critic:
             raise ConfigError("nothing to serve: give --policy, --critic, or both")
         self._limit_threads()
-        verdict = read_verdict(self.critic) if self.critic else None
+        verdict = registry.verdict(self.critic) if self.critic else None
         if verdict is not None and not verdict["may_steer"] and not self.allow_unready:
             raise UnsupportedError(refusal(self.critic, verdict))
         engine = registry.engine(self.policy, self.critic, self.refine)
@@ -63,20 +61,7 @@ class Serve:
             os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 2) - 1))
 
 
-def read_verdict(critic: str) -> dict[str, Any] | None:
-    """The verdict in the critic's checkpoint folder: may it steer, and why; None for a critic that is no folder, or has none."""
-    place = Path(ModelName.parse(critic).place)
-    if not (place / "documents" / "verdict.json").exists():
-        return None
-    document: dict[str, Any] = read_checkpoint(place).documents["verdict"]
-    if not isinstance(document.get("may_steer"), bool):
-        raise ConfigError(
-            f"{place}: its verdict does not say 'may_steer': train the critic again, or remove the document"
-        )
-    return document
-
-
-def refusal(critic: str, verdict: dict[str, Any]) -> str:
+def refusal(critic: str, verdict: Mapping[str, Any]) -> str:
     """Why this critic is not served, in the words of its verdict."""
     reasons = "".join(f"\n  - {reason}" for reason in verdict.get("reasons", ()))
     return (

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from steer import registry
-from steer.checkpoints import read_checkpoint
 from steer.environment import Environment
 from steer.errors import ConfigError
-from steer.model_name import ModelName
 from steer.robot import RobotSpec
 from steer.steering import LocalSteering, Steering
 
@@ -89,7 +86,7 @@ class Setup:
         facts = Facts(environment.robot, policy.version)
         if critic is not None:
             prefixes = critic.spec.prefixes if critic.spec.scores == "executed" else ()
-            verdict = _verdict(ModelName.parse(self.critic))
+            verdict = registry.verdict(self.critic)
             facts = Facts(environment.robot, policy.version, critic.version, critic.spec.gamma, prefixes, verdict)
         return Bench(environment, steering, facts)
 
@@ -105,12 +102,3 @@ class Setup:
             environment.robot, opened.policy_version, opened.critic_version, opened.gamma, opened.prefixes, verdict
         )
         return Bench(environment, steering, facts)
-
-
-def _verdict(critic: ModelName) -> Mapping[str, Any] | None:
-    """What the critic's training said of it, for our own checkpoint folders."""
-    place = Path(critic.place)
-    if not (place / "config.json").exists():
-        return None
-    verdict: Mapping[str, Any] | None = read_checkpoint(place).documents.get("verdict")
-    return verdict
