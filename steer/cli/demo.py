@@ -21,7 +21,6 @@ from rich.console import Console
 
 from steer.errors import ConfigError, UnavailableError
 from steer.evaluation.result import Evaluation
-from steer.parallel import cores
 
 ENVIRONMENT = "steer/PickPlace-v0"
 READY_S = 60.0
@@ -75,7 +74,8 @@ class Demo:
         # Data seeds of different demos do not overlap, and never meet those of the evaluation (100000 and up).
         first = str(self.seed % 100 * 1000)
         _command("collect", data, "--episodes", recipe.demonstrations, "--seed", first)
-        common = ("--seed", seed, "--threads", cores())
+        # One thread: these networks are too small to share, and two threads that wait for each other stall on a busy machine.
+        common = ("--seed", seed, "--threads", 1)
         _command("train", "policy", data, policy, *common, "--steps", recipe.policy_steps)
         _command("train", "critic", data, critic, "--policy", policy, *common, "--steps", recipe.critic_steps)
         with _server(policy, critic, self.out / "server.log") as address:
