@@ -77,14 +77,9 @@ class QCritic:
 
     def encode(self, observations: Batch) -> Embedded:
         """The candidate-free part of B observations."""
+        self._spec.observation.validate_batch(observations)
         key = self.config.key
-        if key not in observations.arrays:
-            raise SpecError(
-                f"the critic reads {key!r}; the observation has {sorted(observations.arrays)}: map its keys"
-            )
-        value = observations.arrays[key]
-        self._spec.observation[key].validate(value, leading=2)
-        state = make_state(self.transforms, key, value[:, -1]).to(self.device)
+        state = make_state(self.transforms, key, observations.arrays[key][:, -1]).to(self.device)
         # no_grad and not inference_mode: gradient refinement climbs through what is kept here.
         with torch.no_grad():
             return self.network.embed(state)

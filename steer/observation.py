@@ -67,16 +67,11 @@ class ObservationSpec:
 
     def validate(self, observation: Observation) -> None:
         """Raise `SpecError` unless every key is there and conforms. Further keys are allowed."""
-        self._check_keys(observation.arrays)
-        if observation.mask.shape != (self.window,):
-            raise SpecError(
-                f"mask: got shape {observation.mask.shape}, expected ({self.window},): one flag per frame of history"
-            )
-        for spec in self.arrays:
-            value = observation.arrays[spec.name]
-            spec.validate(value, leading=1)
-            if value.shape[0] != self.window:
-                raise SpecError(f"{spec.name}: got {value.shape[0]} frames of history, expected {self.window}")
+        self._check(observation.arrays, observation.mask, (self.window,))
+
+    def validate_batch(self, batch: Batch) -> None:
+        """Like `validate`, for B observations at once."""
+        self._check(batch.arrays, batch.mask, (len(batch), self.window))
 
     def validate_frame(self, frame: Mapping[str, Array]) -> None:
         """Like `validate`, for one frame without its time axis."""
@@ -108,6 +103,19 @@ class ObservationSpec:
         """A random conforming observation, for tests and for warming a model."""
         arrays = {spec.name: spec.generate(rng, (self.window,)) for spec in self.arrays}
         return Observation(arrays, np.ones(self.window, np.bool_))
+
+    def _check(self, arrays: Mapping[str, Array], mask: NDArray[np.bool_], leading: tuple[int, ...]) -> None:
+        """Keys, mask and arrays; `leading` are the axes that stand before a frame's own: (T,) or (B, T)."""
+        self._check_keys(arrays)
+        if mask.shape != leading:
+            raise SpecError(f"mask: got shape {mask.shape}, expected {leading}: one flag per frame of history")
+        for spec in self.arrays:
+            value = arrays[spec.name]
+            spec.validate(value, leading=len(leading))
+            got = value.shape[: len(leading)]
+            if got != leading:
+                have, want = (" x ".join(map(str, axes)) for axes in (got, leading))
+                raise SpecError(f"{spec.name}: got {have} frames of history, expected {want}")
 
     def _check_keys(self, arrays: Mapping[str, Array]) -> None:
         missing = [key for key in self.keys if key not in arrays]

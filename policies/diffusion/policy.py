@@ -19,7 +19,6 @@ from steer.noise import candidate_noise
 from steer.observation import Batch
 from steer.policy import PolicySpec
 from steer.serial import from_json
-from steer.spec import Array
 from steer.transforms import Pipeline
 
 KIND = "diffusion"
@@ -78,7 +77,8 @@ class DiffusionPolicy:
     @torch.inference_mode()
     def encode(self, observations: Batch) -> DiffusionContext:
         """Check the observations and compute their part of the first layer, once for all candidates and steps."""
-        arrays = self._checked(observations)
+        self.spec.observation.validate_batch(observations)
+        arrays = {key: observations.arrays[key] for key in self.spec.observation.keys}
         tensors = {
             key: torch.from_numpy(value).to(self._device) for key, value in self._transforms.observe(arrays).items()
         }
@@ -132,25 +132,6 @@ class DiffusionPolicy:
                 f"committed: got shape {committed.shape}, expected (B={batch}, d, A={self.spec.action.size})"
             )
         return torch.from_numpy(self._transforms.to_model(committed)).to(self._device).flatten(1)[:, None]
-
-    def _checked(self, observations: Batch) -> dict[str, Array]:
-        spec = self.spec.observation
-        missing = [key for key in spec.keys if key not in observations.arrays]
-        if missing:
-            raise SpecError(
-                f"observation lacks {missing}; it has {sorted(observations.arrays)}: map the keys to these names"
-            )
-        shape = (len(observations), spec.window)
-        if observations.mask.shape != shape:
-            raise SpecError(
-                f"mask: got shape {observations.mask.shape}, expected {shape}: one flag per frame of history"
-            )
-        for array in spec.arrays:
-            value = observations.arrays[array.name]
-            array.validate(value, leading=2)
-            if value.shape[:2] != shape:
-                raise SpecError(f"{array.name}: got {value.shape[:2]} rows and frames, expected {shape}")
-        return {key: observations.arrays[key] for key in spec.keys}
 
 
 def _for_inference(network: DiffusionNetwork) -> DiffusionNetwork:

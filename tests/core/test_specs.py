@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from steer.action import ActionAxis
 from steer.errors import SpecError
 from steer.history import History
-from steer.observation import ObservationSpec
+from steer.observation import Batch, ObservationSpec
 from steer.robot import Frame, RobotSpec
 from steer.serial import from_json, to_json
 from steer.spec import ArraySpec
@@ -79,6 +79,17 @@ def test_observations_that_cannot_feed_a_model_are_listed() -> None:
     assert len(problems) == 2
     assert OBSERVATION.differences(ObservationSpec(())) == ["observation 'state' is wanted, but only [] are given"]
     assert OBSERVATION.differences(OBSERVATION) == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "mask", "words"),
+    [((2, 1, 2), (2, 1), "mask"), ((3, 2, 2), (2, 2), "state"), ((2, 2, 3), (2, 2), "state")],
+)
+def test_a_batch_is_checked_like_its_observations(shape: tuple[int, ...], mask: tuple[int, ...], words: str) -> None:
+    spec = replace(OBSERVATION, window=2)
+    spec.validate_batch(Batch({"state": np.zeros((2, 2, 2), np.float32)}, np.ones((2, 2), np.bool_)))
+    with pytest.raises(SpecError, match=f"^{words}: got"):
+        spec.validate_batch(Batch({"state": np.zeros(shape, np.float32)}, np.ones(mask, np.bool_)))
 
 
 def test_specs_survive_json() -> None:
