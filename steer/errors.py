@@ -4,6 +4,8 @@ Every class names the gRPC status that carries it over the wire (`status`, a `gr
 mapping lives here and not in the server. This module imports nothing, so every other one may use it.
 """
 
+from __future__ import annotations
+
 
 class SteerError(Exception):
     """Base of everything Steer raises on purpose; a caller may catch this one alone."""
@@ -72,3 +74,16 @@ class RobotError(SteerError):
     """The robot did not do what it was told, or cannot be reached."""
 
     status = "FAILED_PRECONDITION"
+
+
+def revive(name: str, message: str) -> SteerError | None:
+    """The error of another process, by the name of its class; None where that is none of ours."""
+    known: list[type[SteerError]] = [SteerError]
+    known += SteerError.__subclasses__()
+    for cls in known:
+        if cls.__name__ == name:
+            error = cls.__new__(cls)
+            # Not cls(message): a class may build its message from other arguments.
+            error.args = (message,)
+            return error
+    return None

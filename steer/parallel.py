@@ -22,7 +22,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import structlog
 
-from steer.errors import ConfigError, DeadlineError, SteerError, UnavailableError
+from steer.errors import ConfigError, DeadlineError, SteerError, UnavailableError, revive
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -186,12 +186,8 @@ def _revive(failure: _Failure, job: str) -> SteerError:
     """The worker's error as one of the same class here."""
     if not failure.error:
         _log.error("worker failed", job=job, trace=failure.trace)
-    classes = {cls.__name__: cls for cls in SteerError.__subclasses__()}
-    cls = classes.get(failure.error, SteerError)
-    # Not through the constructor: `MissingExtraError` builds its message from other arguments.
-    error = cls.__new__(cls)
-    error.args = (f"{job}: {failure.message}" if job else failure.message,)
-    return error
+    message = f"{job}: {failure.message}" if job else failure.message
+    return revive(failure.error, message) or SteerError(message)
 
 
 def _work(connection: Connection, build: Callable[[], Callable[[Any], Any]]) -> None:

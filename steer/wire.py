@@ -14,10 +14,9 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
-from steer import errors
 from steer.action import ActionAxis, ActionSpec
 from steer.decision import Decision, Request
-from steer.errors import SpecError, SteerError
+from steer.errors import SpecError, SteerError, revive
 from steer.observation import ObservationSpec, Task
 from steer.robot import RobotSpec
 from steer.selection import Selection
@@ -323,13 +322,11 @@ def _one_of(owner: type, field: str, text: str) -> Any:
 ERROR_KEY = "steer-error"
 """Trailing metadata that carries the class of an error, because several classes share one gRPC status."""
 
-_ERRORS = {cls.__name__: cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, SteerError)}
-
 
 def error_from_status(name: str, status: str, message: str) -> SteerError:
     """The error a server reported: by the class it named if that is one of ours, otherwise by its gRPC status."""
-    cls = _ERRORS.get(name) or next((c for c in _ERRORS.values() if c.status == status), SteerError)
-    error = cls.__new__(cls)
-    # Not cls(message): a class may build its message from other arguments.
-    Exception.__init__(error, message)
-    return error
+    error = revive(name, message)
+    if error is not None:
+        return error
+    by_status = next((cls for cls in SteerError.__subclasses__() if cls.status == status), SteerError)
+    return revive(by_status.__name__, message) or SteerError(message)
