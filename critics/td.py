@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from critics.batch import CriticBatch
 from critics.q_network import QFunction
 from critics.terms import next_values, td_target
+from steer.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,12 @@ class TDConfig:
     """Soft actor-critic's alpha in the backup (Cal-QL: 0)."""
     over_members: Literal["sum", "mean"] = "sum"
     """How losses of members add up: sum trains each as if alone (Cal-QL: sum, WSRL and V-GPS: mean)."""
+
+    def __post_init__(self) -> None:
+        if self.subset and self.members == "own":
+            raise ConfigError(
+                f"a subset of {self.subset} members cannot be drawn where each backs up its own estimate: set members to min"
+            )
 
     def reduce(self, losses: Float[Tensor, " m"]) -> Float[Tensor, ""]:
         """One loss from one per member."""

@@ -1,6 +1,6 @@
 """Noise levels: diffusers' squared-cosine schedule for training, and its DDIM sampler as a table of numbers.
 
-`DDIM` computes what `diffusers.DDIMScheduler.step` computes (eta 0, clipped x0; a test holds the two equal)
+`Level.step` computes what `diffusers.DDIMScheduler.step` computes (eta 0, clipped x0; a test holds the two equal)
 without its per-step Python, which would cost more than the network at a batch of one.
 """
 

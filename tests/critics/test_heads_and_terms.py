@@ -8,6 +8,7 @@ import torch
 
 from critics.config import CriticConfig
 from critics.heads import HLGauss, HLGaussConfig, MeanSquared
+from critics.td import TDConfig
 from critics.terms import cal_ql_bound, next_values, polyak, random_subset, soft_maximum
 from steer.errors import ConfigError
 
@@ -82,6 +83,12 @@ def test_polyak_moves_by_the_rate() -> None:
     target, online = torch.zeros(2), torch.ones(2)
     polyak([target], [online], 0.25)
     assert target.tolist() == [0.25, 0.25]
+
+
+def test_a_subset_needs_a_rule_that_is_over_members() -> None:
+    with pytest.raises(ConfigError, match="set members to min"):
+        TDConfig(subset=2)
+    assert TDConfig(subset=2, members="min").subset == 2
 
 
 def test_subsets_repeat_members_only_with_replacement() -> None:
