@@ -8,7 +8,6 @@ when answers come again it moves on. Whatever ends the run (a key, a signal, an 
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -18,7 +17,7 @@ import structlog
 from jaxtyping import Float
 
 from steer.client.broker import Action, BrokerConfig, ChunkBroker
-from steer.client.clock import Clock, MonotonicClock
+from steer.client.clock import Clock, MonotonicClock, Stop
 from steer.client.interpreter import punctual
 from steer.client.recorder import End, Step, StepSink
 from steer.client.safety import SafetyFilter
@@ -111,7 +110,7 @@ class ControlLoop:
         self._history = History(steering.observation)
         self._recorder = recorder
         self._task = task
-        self._stop = threading.Event()
+        self._stop = Stop()
         self._stopped_by = "end"
         self.statistics = TickStatistics()
         self._episode = 0
@@ -120,6 +119,7 @@ class ControlLoop:
         self._sent = 0
         self._stale_sent = 0
         self._oldest_sent_s = 0.0
+        self._succeeded = False
         self._holding = True
 
     def stop(self, reason: str = "stop") -> None:
@@ -189,6 +189,7 @@ class ControlLoop:
         if not self._config.dry_run or isinstance(self._robot, EpisodicRobot):
             self._robot.home()
         self._episode += 1
+        self._succeeded = False
         self._holding = True  # until the first answer, which is no event to announce
         self._history.reset()
         self._safety.reset()
@@ -208,6 +209,9 @@ class ControlLoop:
             command = self._robot.send(command)
             self._sent += 1
         self._safety.sent(command)
+        outcome = self._outcome()
+        # A world may report success in passing and go on; the episode then still counts.
+        self._succeeded = self._succeeded or (outcome is not None and bool(outcome.success))
         if self._recorder is not None:
             self._recorder.step(self._step(frame, command, action))
 
@@ -253,7 +257,7 @@ class ControlLoop:
         outcome = self._outcome()
         if not interrupted and outcome is not None:
             self._finished += 1
-            self._successes = (self._successes or 0) + bool(outcome.success)
+            self._successes = (self._successes or 0) + self._succeeded
         if self._recorder is not None:
             self._recorder.end(self._ending(outcome, interrupted))
 
@@ -263,7 +267,7 @@ class ControlLoop:
             frame=self._robot.observe(),
             terminated=outcome is not None and outcome.terminated,
             truncated=interrupted or (outcome is not None and outcome.truncated),
-            success=bool(outcome.success) if known and outcome is not None else None,
+            success=self._succeeded if known else None,
             success_source="simulator" if known else "",
             task=self._present_task(),
             info={"episode": self._episode, "stopped_by": self._stopped_by if interrupted else "end"},

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
 
+from steer.client.clock import Stop
 from steer.decision import Decision, Request
 from steer.engine import Engine
 from steer.observation import ObservationSpec
@@ -26,7 +26,7 @@ class FakeClock:
     def at(self, time: float, what: Callable[[], None]) -> None:
         self._later.append((time, what))
 
-    def sleep_until(self, deadline: float, stop: threading.Event) -> None:
+    def sleep_until(self, deadline: float, stop: Stop) -> None:
         self.time = max(self.time, deadline)
         for due, what in list(self._later):
             if due <= self.time + 1e-9:

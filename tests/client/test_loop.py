@@ -169,6 +169,18 @@ def test_episodes_start_at_home_with_other_seeds_and_their_successes_are_counted
     assert bench.steering.requests[0].task == Task("reach")
 
 
+def test_success_in_passing_counts_as_in_an_evaluation() -> None:
+    class Passing(FakeGame):
+        def send(self, action: Array) -> Array:
+            super().send(action)
+            self.outcome = replace(self.outcome, success=self._left == 3)
+            return action
+
+    sink = Sink()
+    summary = Bench(LoopConfig(episodes=1), Passing(), sink).loop.run()
+    assert (summary.successes, sink.ends[0].success) == (1, True)
+
+
 def test_a_dry_run_of_a_simulation_begins_its_world_but_sends_nothing() -> None:
     bench = Bench(replace(SECOND, dry_run=True), FakeGame())
     bench.loop.run()
