@@ -13,6 +13,7 @@ import time
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -68,7 +69,7 @@ class Engine:
     def action(self) -> ActionSpec:
         return self._model.spec.action
 
-    @property
+    @cached_property
     def observation(self) -> ObservationSpec:
         """Every key that policy and critic want, with the longer of their windows."""
         specs = [model.spec.observation for model in (self.policy, self.critic) if model is not None]
