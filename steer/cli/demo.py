@@ -37,8 +37,8 @@ class Recipe:
     k_sweep: tuple[int, ...]
 
 
-FULL = Recipe(demonstrations=600, policy_steps=6000, critic_steps=2500, pairs=200, k_sweep=(4, 16))
-FAST = Recipe(demonstrations=200, policy_steps=1800, critic_steps=700, pairs=40, k_sweep=())
+FULL = Recipe(demonstrations=600, policy_steps=6000, critic_steps=4000, pairs=200, k_sweep=(4,))
+FAST = Recipe(demonstrations=150, policy_steps=1500, critic_steps=600, pairs=30, k_sweep=())
 
 # Below this many pairs an interval says little, and the demo says so.
 ENOUGH_PAIRS = 100
@@ -56,7 +56,7 @@ class Demo:
     """Seed of the data and of both trainings."""
     samples: int = 8
     """K, candidates per decision of the steered side."""
-    temperature: float = 1.0
+    temperature: float = 0.9
     """The policy's noise scale, the same for base and steered."""
     pairs: int = 0
     """Paired episodes; 0: the recipe's."""
