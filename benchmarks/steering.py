@@ -102,8 +102,6 @@ class Arguments:
     """Initial states; every cell plays all of them."""
     seed: int = 100_000
     """The first of them."""
-    critic_steps: int = 4000
-    """Updates of every critic, as in the demo."""
     train_seed: int = 0
     """Seed of every critic."""
     temperature: float = 0.9
@@ -154,7 +152,7 @@ class Arguments:
     def _train(self, name: str, console: Console) -> None:
         console.print(f"training {name}")
         words = ["train", "critic", self.data, self._critic(name), "--policy", self.policy, "--seed", self.train_seed]
-        words += ["--steps", self.critic_steps, "--threads", 1]
+        words += ["--threads", 1]
         command = [sys.executable, "-m", "steer.cli.main", *map(str, words), *CRITICS[name]]
         log = self.work / f"{name}.log"
         with log.open("w") as output:

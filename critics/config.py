@@ -47,7 +47,7 @@ class CriticConfig:
     """How the members are used by default (PA-RL: mean, V-GPS: min)."""
     gamma: float = 0.98
     """Discount per control step."""
-    steps: int = 2500
+    steps: int = 4000
     """Updates."""
     batch_size: int = 256
     """Transitions per update."""
