@@ -26,7 +26,7 @@ from steer.data.sampling import Transitions, TransitionSampler
 from steer.errors import ConfigError
 from steer.normalize import fit_vector
 from steer.spec import Array
-from steer.training.objective import Metrics
+from steer.training.objective import Metrics, backward, share
 from steer.transforms import NearField, Pipeline
 
 if TYPE_CHECKING:
@@ -60,10 +60,7 @@ class CriticObjective:
         """One update of the networks, then of the targets."""
         loss, info = self._loss(self.critic_batch(batch))
         self.optimizer.zero_grad()
-        if self._accelerator is None:
-            loss.backward()
-        else:
-            self._accelerator.backward(loss)
+        backward(loss, self._accelerator)
         self.optimizer.step()
         if not isinstance(self.algorithm, MonteCarlo):
             polyak(self.algorithm.target.parameters(), self.network.parameters(), self.config.target_rate)
@@ -121,11 +118,7 @@ class CriticObjective:
 
     def _rows(self, value: Array) -> Tensor:
         """This process's share of the rows, as a tensor on its device."""
-        rows = torch.from_numpy(np.ascontiguousarray(value, np.float32))
-        if self._accelerator is None:
-            return rows
-        mine = rows[self._accelerator.process_index :: self._accelerator.num_processes]
-        return mine.to(self._accelerator.device)
+        return share(torch.from_numpy(np.ascontiguousarray(value, np.float32)), self._accelerator)
 
     def _choose(self, candidates: Array, actions: Array, count: int) -> Array:
         """`count` of the K cached candidates, other ones each step; none of them where none are asked for."""

@@ -19,7 +19,7 @@ from steer.checkpoints import write_checkpoint
 from steer.normalize import NormalizeActions, fit_vector
 from steer.observation import ObservationSpec
 from steer.policy import PolicySpec
-from steer.training.objective import Metrics, State
+from steer.training.objective import Metrics, State, backward, share
 from steer.transforms import NearField, Pipeline
 
 if TYPE_CHECKING:
@@ -64,10 +64,7 @@ class DiffusionObjective:
             group["lr"] = rate
         loss, info = self._loss(*self._inputs(batch))
         self.optimizer.zero_grad()
-        if self._accelerator is None:
-            loss.backward()
-        else:
-            self._accelerator.backward(loss)
+        backward(loss, self._accelerator)
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.grad_clip)
         self.optimizer.step()
         self.ema.step(self.network.parameters())
@@ -116,10 +113,7 @@ class DiffusionObjective:
         return tensors, self._share(mask), self._share(actions), self._share(noise), self._share(timesteps)
 
     def _share(self, rows: Tensor) -> Tensor:
-        if self._accelerator is None:
-            return rows
-        mine = rows[self._accelerator.process_index :: self._accelerator.num_processes]
-        return mine.to(self._accelerator.device)
+        return share(rows, self._accelerator)
 
     def _averaged(self) -> Mapping[str, Tensor]:
         weights = dict(self.network.state_dict())

@@ -56,3 +56,19 @@ class Sampler(Protocol):
     def state(self) -> Any: ...
 
     def restore(self, state: Any) -> None: ...
+
+
+def share(rows: Tensor, accelerator: Accelerator | None) -> Tensor:
+    """This process's share of a batch's rows, on its device; all of them before `prepare`."""
+    if accelerator is None:
+        return rows
+    mine = rows[accelerator.process_index :: accelerator.num_processes]
+    return mine.to(accelerator.device)
+
+
+def backward(loss: Tensor, accelerator: Accelerator | None) -> None:
+    """Gradients of `loss`, through the accelerator once there is one."""
+    if accelerator is None:
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    else:
+        accelerator.backward(loss)
