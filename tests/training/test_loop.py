@@ -156,7 +156,7 @@ def test_the_handlers_of_the_caller_come_back(tmp_path: Path) -> None:
 def test_progress_is_said_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(Mean(), Noise(), CONFIG, tmp_path / "run", title="policy", console=Console(width=80))
 
-    assert "policy: step 40/40 loss" in capsys.readouterr().out
+    assert "policy: 40/40 loss" in capsys.readouterr().out
 
 
 def test_a_device_that_is_not_there_is_named(tmp_path: Path) -> None:
