@@ -23,7 +23,7 @@ from steer.client.loop import ControlLoop, LoopConfig, RunSummary
 from steer.client.recorder import Recorder
 from steer.client.steering_client import DEFAULT_ADDRESS, SteeringClient
 from steer.data.store import EpisodeStore
-from steer.errors import UnsupportedError
+from steer.errors import ConfigError, UnsupportedError
 from steer.observation import Task
 from steer.selection import Selection
 from steer.wire import Execution
@@ -72,6 +72,8 @@ class Run:
     def run(self) -> None:
         log_to_stderr()
         console = Console(stderr=True, soft_wrap=True)
+        if self.dry_run and not self.duration_s:
+            raise ConfigError("a dry run sends nothing, so nothing moves and no episode ends: give --duration-s")
         robot = registry.robot(self.robot)
         with ExitStack() as stack:
             robot.connect()

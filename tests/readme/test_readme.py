@@ -31,6 +31,7 @@ SMALLER = (
     ("train policy data policy", "train policy data policy --steps 60 --threads 1"),
     ("--policy policy\n", "--policy policy --steps 40 --threads 1\n"),
     ("--address 127.0.0.1:50051", "--address 127.0.0.1:{port} --allow-unready"),
+    ("--server 127.0.0.1:50051 --dry-run --duration-s 10", "--server 127.0.0.1:{port} --dry-run --duration-s 1"),
     ("--server 127.0.0.1:50051 --episodes 3", "--server 127.0.0.1:{port} --episodes 1"),
     ("--episodes 100", "--episodes 3 --videos 1"),
 )
