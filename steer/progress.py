@@ -52,6 +52,15 @@ class ProgressBar(Progress):
     def update(self, task_id: TaskID, **changes: Any) -> None:
         """See `rich.progress.Progress.update`."""
         super().update(task_id, **changes)
+        self._tell(task_id)
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """See `rich.progress.Progress.advance`; `track` calls it."""
+        super().advance(task_id, advance)
+        self._tell(task_id)
+
+    def _tell(self, task_id: TaskID) -> None:
+        """Without a terminal: a line when one is due, and one at the end."""
         if self.console.is_terminal:
             return
         task, now = self._tasks[task_id], time.monotonic()
