@@ -53,7 +53,11 @@ def oracle_share(
     make = partial(_worker, policy, critic, temperature, settings)
     seeds = range(settings.seed, settings.seed + settings.episodes)
     with WorkerPool(make) as pool, ProgressBar(console) as bar:
-        found = list(bar.track(pool.map(seeds), total=len(seeds), description="oracle"))
+        task = bar.add_task("oracle", total=len(seeds))
+        found = []
+        for states_of_episode in pool.map(seeds):
+            found.append(states_of_episode)
+            bar.advance(task)
     states = [state for episode in found for state in episode]
     return summarise([value for value, _ in states], np.array([chosen for _, chosen in states]))
 

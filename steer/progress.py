@@ -32,7 +32,7 @@ class _Note(ProgressColumn):
 
 
 class ProgressBar(Progress):
-    """rich's progress; without a terminal it prints lines instead of nothing."""
+    """rich's progress, fed by `add_task`, `update` and `advance`; without a terminal it prints lines instead of nothing."""
 
     def __init__(self, console: Console | None = None) -> None:
         console = console or Console(stderr=True)
@@ -55,7 +55,7 @@ class ProgressBar(Progress):
         self._tell(task_id)
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
-        """See `rich.progress.Progress.advance`; `track` calls it."""
+        """See `rich.progress.Progress.advance`."""
         super().advance(task_id, advance)
         self._tell(task_id)
 

@@ -50,8 +50,10 @@ def collect(path: Path, episodes: int, seed: int, workers: int = 0) -> list[tupl
     recorded = []
     seeds = range(seed, seed + episodes)
     with store.writer() as writer, WorkerPool(_demonstrator, workers, describe=_describe) as pool, ProgressBar() as bar:
-        for episode in bar.track(pool.map(seeds), total=episodes, description="collect"):
+        task = bar.add_task("collect", total=episodes)
+        for episode in pool.map(seeds):
             writer.add(episode)
+            bar.advance(task)
             recorded.append((str(episode.info.get("mode", "")), bool(episode.success), len(episode.actions)))
     return recorded
 

@@ -76,9 +76,7 @@ def test_collect_keeps_what_was_published_when_interrupted(tmp_path: Path) -> No
     """Ctrl-C in the middle: whole episodes stay, the exit code says interrupted, no worker is left behind."""
     store = tmp_path / "episodes"
     command = [sys.executable, "-m", "steer.cli.main", "collect", str(store), "--episodes", "5000"]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=os.environ | {"FORCE_COLOR": "0"}
-    )
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("collect:"):
