@@ -31,6 +31,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
+from benchmarks.keep import keep
 from steer import registry
 from steer.client.broker import BrokerConfig
 from steer.client.clock import MonotonicClock
@@ -78,7 +79,7 @@ class Control:
         with self._server() as address:
             result = self._measure(address)
         if self.out is not None:
-            self.out.write_text(json.dumps(result, indent=1) + "\n")
+            keep(self.out, result)
         if not self.json:
             _console.print_json(json.dumps(result))
         print(json.dumps(result))

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import tyro
 
+from benchmarks.keep import keep
 from steer import registry
 from steer.critic import Critic
 from steer.decision import Request
@@ -50,7 +51,7 @@ class Arguments:
         policy, critic = registry.policy(self.policy), registry.critic(self.critic)
         result = measure(policy, critic, self.rounds, self.repeats)
         if self.out is not None:
-            self.out.write_text(json.dumps(result, indent=1) + "\n")
+            keep(self.out, result)
         if not self.json:
             for name, value in result.items():
                 print(f"{name:<28} {value}")

@@ -18,6 +18,7 @@ import torch
 import tyro
 from rich.console import Console
 
+from benchmarks.keep import keep
 from steer import registry
 from steer.evaluation.rollout import Rollout, RolloutSettings
 from steer.evaluation.runner import Job, Runner
@@ -56,7 +57,7 @@ class Arguments:
         with running(engine, ServerConfig("127.0.0.1:0", deterministic=True)) as address:
             far = _play(Setup(ENVIRONMENT, server=address), jobs, "through gRPC", console)
         result = compare(near, far)
-        self.out.write_text(json.dumps(result, indent=1) + "\n")
+        keep(self.out, result)
         print(json.dumps(result))
 
 

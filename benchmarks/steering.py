@@ -21,6 +21,7 @@ from typing import Any
 import tyro
 from rich.console import Console
 
+from benchmarks.keep import keep
 from benchmarks.oracle import OracleSettings, oracle_share
 from steer.evaluation.rollout import RolloutSettings
 from steer.evaluation.runner import Job, Runner
@@ -122,9 +123,8 @@ class Arguments:
         tables = self._tables(cells, results)
         if self._wants("oracle"):
             tables["oracle"] = self._once("oracle", partial(self._oracle, console))
-        self.out.parent.mkdir(parents=True, exist_ok=True)
         kept = json.loads(self.out.read_text()) if self.out.exists() else {}
-        self.out.write_text(json.dumps(kept | tables, indent=1) + "\n")
+        keep(self.out, kept | tables)
         print(json.dumps(kept | tables))
 
     def _wants(self, table: str) -> bool:
@@ -134,10 +134,7 @@ class Arguments:
         """A cell's result: read if it is there, else made and kept."""
         path = self.work / f"{name}.json"
         if not path.exists():
-            result = make()
-            aside = path.with_suffix(".tmp")
-            aside.write_text(json.dumps(result))
-            aside.replace(path)
+            keep(path, make())
         return json.loads(path.read_text())
 
     def _train_critics(self, names: Sequence[str], console: Console) -> None:
