@@ -34,7 +34,7 @@ from rich.console import Console
 from benchmarks.keep import keep
 from steer import registry
 from steer.client.broker import BrokerConfig
-from steer.client.clock import MonotonicClock
+from steer.client.clock import MonotonicClock, Stop
 from steer.client.loop import ControlLoop, LoopConfig, RunSummary
 from steer.client.steering_client import SteeringClient
 from steer.client.timing import Deadlines, TickStatistics
@@ -161,7 +161,7 @@ class Control:
 
 def empty_loop(rate_hz: float, seconds: float) -> TickStatistics:
     """The deadlines alone: what this machine can do at best."""
-    clock, stop, statistics = MonotonicClock(), threading.Event(), TickStatistics()
+    clock, stop, statistics = MonotonicClock(), Stop(), TickStatistics()
     start = clock.now()
     deadlines = Deadlines(start, 1.0 / rate_hz)
     while deadlines.due < start + seconds:
