@@ -1,6 +1,7 @@
 """What a critic sees of a chunk: the numbers themselves (`Raw`), and the poses that they lead to (`ReachedPoses`).
 
-A network given only deltas has to learn to add them up before it can tell a grasp from a near miss. `ReachedPoses` integrates the deltas from the measured pose and states where
+A network given only deltas has to learn to add them up before it can tell a grasp from a near miss. `ReachedPoses`
+integrates the deltas from the measured pose and states where
 every object named in the observation will then be, seen from the gripper, at two resolutions.
 
 Differentiable in the actions. Inputs are in robot units (metres, radians), un-normalised; outputs are of order one.
