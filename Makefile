@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools -c constraints.txt
 	$(BIN)/python -m pip install --quiet torch -c constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,sim,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,sim,vla,jax,openpi,dev]'
 	touch $(STAMP)
 
 test: $(STAMP)

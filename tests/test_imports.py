@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("steer", "policies", "critics", "robots", "sim")
 FAMILIES = ("policies", "critics", "robots", "sim")
 ABOVE = ("steer.cli", "steer.server", "steer.evaluation")
-FRAMEWORKS = ("torch", "jax", "flax", "diffusers", "accelerate")
+FRAMEWORKS = ("torch", "jax", "flax", "diffusers", "accelerate", "transformers")
 
 # What a robot installs, and the vocabulary: importable without a framework.
 TORCH_FREE = (
