@@ -105,7 +105,7 @@ class Arguments:
     """The first of them."""
     train_seed: int = 0
     """Seed of every critic."""
-    temperature: float = 0.9
+    temperature: float = 1.0
     """The policy's noise scale, in every cell."""
     only: tuple[str, ...] = ()
     """Tables to make (k, members, heads, losses, prefix, inputs, refine, controls, oracle); all unless given."""

@@ -56,7 +56,7 @@ class Demo:
     """Seed of the data and of both trainings."""
     samples: int = 8
     """K, candidates per decision of the steered side."""
-    temperature: float = 0.9
+    temperature: float = 1.0
     """The policy's noise scale, the same for base and steered."""
     pairs: int = 0
     """Paired episodes; 0: the recipe's."""
