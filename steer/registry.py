@@ -45,6 +45,10 @@ class Trainable:
     sampler: makes the batches that this objective expects (`steer.training.objective.Sampler`), of the same arguments.
 
     A policy's are called with (config, frames, seed=...), a critic's with (config, frames, candidates, seed=...).
+    A policy's objective also takes start=: None, or the `steer.checkpoints.Checkpoint` of its family to continue from, whose
+    spec, transforms with their statistics, and weights are taken over instead of being fitted and drawn. `config` must then
+    have the checkpoint's sizes (read it from `start.config` and replace what is to differ: steps, rates). Its `step` takes a
+    `ChunkBatch`: whose `actions` may be other chunks than the recorded ones, and whose `weights` multiply the rows' losses.
     """
 
     config: type[Any]
@@ -140,6 +144,9 @@ def _load(group: str, kind: str) -> Any:
     entries = _entries(group)
     if kind not in entries:
         what = group.removeprefix("steer.")
+        for other in (POLICIES, CRITICS):
+            if kind in _entries(other):
+                raise ConfigError(f"{kind!r} is a kind of {other.removeprefix('steer.')}, but one of {what} is wanted here")
         raise ConfigError(
             f"unknown kind {kind!r} of {what}: installed are {sorted(entries) or 'none'}; "
             "write kind:place, and install the package that brings the kind"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from policies.diffusion.config import DiffusionConfig
 from policies.diffusion.denoiser import Denoiser
-from policies.diffusion.encoder import ObservationEncoder
+from policies.encoder import ObservationEncoder, vector_sizes
+from policies.training import weighted_mean
 from steer.policy import PolicySpec
 from steer.transforms import Pipeline
 
@@ -47,6 +47,7 @@ class DiffusionNetwork(nn.Module):
         arrays: Mapping[str, Tensor],
         mask: Bool[Tensor, "b t"],
         chunks: Float[Tensor, "b h a"],
+        weights: Float[Tensor, " b"] | None,
         noise: Float[Tensor, "b h a"],
         timesteps: Int[Tensor, " b"],
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -54,12 +55,6 @@ class DiffusionNetwork(nn.Module):
         alpha_bar = self.alphas_cumprod[timesteps][:, None]
         x = alpha_bar.sqrt() * chunks.flatten(1) + (1 - alpha_bar).sqrt() * noise.flatten(1)
         embedding = self.denoiser.embed_condition(self.encoder(arrays, mask)) + self.denoiser.embed_time(timesteps)
-        loss = nn.functional.mse_loss(self.denoiser(x, embedding), noise.flatten(1))
+        errors = nn.functional.mse_loss(self.denoiser(x, embedding), noise.flatten(1), reduction="none")
+        loss = weighted_mean(errors, weights)
         return loss, {"loss": loss.detach()}
-
-
-def vector_sizes(spec: PolicySpec, transforms: Pipeline) -> dict[str, int]:
-    """Entries per frame of every vector key as the network sees it, after the transforms."""
-    rng = np.random.default_rng(0)
-    frame = {array.name: array.generate(rng, (1,)) for array in spec.observation.arrays}
-    return {key: int(value.shape[-1]) for key, value in transforms.observe(frame).items() if value.ndim == 2}

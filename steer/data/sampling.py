@@ -25,12 +25,14 @@ class ChunkBatch:
 
     arrays: key -> [B, T, ...]; mask: bool[B, T]; tasks: one per row, empty when no episode has a task.
     actions: past the end of the episode the last one is repeated.
+    weights: factors of the rows' losses; None stands for ones.
     """
 
     arrays: Mapping[str, Array]
     mask: Bool[np.ndarray, "b t"]
     actions: Float[np.ndarray, "b h a"]
     tasks: tuple[Task, ...] = ()
+    weights: Float[np.ndarray, " b"] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 import torch
 
 from policies.diffusion.denoiser import Denoiser
-from policies.diffusion.encoder import ImageEncoder, ObservationEncoder
+from policies.encoder import ImageEncoder, ObservationEncoder
 from steer.observation import ObservationSpec
 from tests.policies.toys import IMAGE, STATE
 

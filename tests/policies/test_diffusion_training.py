@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from policies.diffusion.config import DiffusionConfig
-from policies.diffusion.objective import DiffusionObjective, rate_factor
+from policies.diffusion.objective import DiffusionObjective
 from policies.diffusion.policy import DiffusionPolicy
+from policies.training import rate_factor
 from steer.data.sampling import ChunkSampler
 from steer.errors import CheckpointError, ConfigError, SpecError
 from steer.observation import Batch

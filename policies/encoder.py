@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from steer.observation import ObservationSpec
+from steer.policy import PolicySpec
+from steer.transforms import Pipeline
 
 
 class ImageEncoder(nn.Module):
@@ -54,3 +57,10 @@ class ObservationEncoder(nn.Module):
             return value.float()
         features: Tensor = self.images[self.image_keys.index(key)](value.flatten(0, 1))
         return features.view(*value.shape[:2], -1)
+
+
+def vector_sizes(spec: PolicySpec, transforms: Pipeline) -> dict[str, int]:
+    """Entries per frame of every vector key as the network sees it, after the transforms."""
+    rng = np.random.default_rng(0)
+    frame = {array.name: array.generate(rng, (1,)) for array in spec.observation.arrays}
+    return {key: int(value.shape[-1]) for key, value in transforms.observe(frame).items() if value.ndim == 2}
