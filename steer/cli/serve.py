@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -13,7 +13,11 @@ from rich.console import Console
 from steer import registry
 from steer.cli.logs import log_to_stderr
 from steer.errors import ConfigError, UnsupportedError
+from steer.openpi.keys import KeyMap, pair
 from steer.server.server import ServerConfig, serve
+
+if TYPE_CHECKING:
+    from steer.server.openpi import OpenpiConfig
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,14 @@ class Serve:
     """Serve a critic although the verdict of its training says that it may not steer."""
     threads: int = 0
     """Threads of the models' arithmetic; 0: OMP_NUM_THREADS where it is set, else one less than there are cores."""
+    openpi_port: int | None = None
+    """Answer openpi's websocket clients on this port of the same host, too; 0: a free one."""
+    openpi_execute: int = 0
+    """Steps of each chunk that openpi's clients run, the prefix that the critic scores; 0: the whole chunk."""
+    openpi_samples: int = 8
+    """Candidates of each chunk for openpi's clients, where there is a critic."""
+    openpi_map: tuple[str, ...] = ()
+    """THEIRS=OURS: names of observations that differ in openpi's clients, such as observation/state=state."""
     server: Annotated[ServerConfig, tyro.conf.arg(name="")] = field(default_factory=ServerConfig)
 
     def run(self) -> None:
@@ -47,8 +59,22 @@ class Serve:
             console.print(f"{self.critic}: its training left no verdict, so nobody knows whether it can rank")
         may_steer = None if verdict is None else bool(verdict["may_steer"])
         console.print(f"policy {(policy and policy.version) or 'none'}, critic {(critic and critic.version) or 'none'}")
-        serve(engine, self.server, may_steer, lambda address: console.print(f"serving on {address}, Ctrl-C stops"))
+        serve(
+            engine,
+            self.server,
+            may_steer,
+            lambda address: console.print(f"serving on {address}, Ctrl-C stops"),
+            self._openpi(),
+        )
         console.print("stopped")
+
+    def _openpi(self) -> OpenpiConfig | None:
+        if self.openpi_port is None:
+            return None
+        from steer.server.openpi import OpenpiConfig
+
+        keys = KeyMap.of_pairs((ours, theirs) for theirs, ours in map(pair, self.openpi_map))
+        return OpenpiConfig(self.openpi_port, self.openpi_execute, self.openpi_samples, keys)
 
     def _limit_threads(self) -> None:
         """Leave a core to the rest of the machine: a control loop beside a server that takes all of them is often late.

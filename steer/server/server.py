@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import grpc
 import structlog
@@ -28,6 +29,9 @@ from steer.server.sessions import Sessions
 from steer.server.warm import warm
 from steer.v1 import steering_pb2_grpc
 from steer.wire import MAX_MESSAGE_BYTES
+
+if TYPE_CHECKING:
+    from steer.server.openpi import OpenpiConfig, OpenpiEndpoint
 
 SERVICE = "steer.v1.Steering"
 _log = structlog.get_logger(__name__)
@@ -71,15 +75,22 @@ _ANY_PORT = ServerConfig(address="127.0.0.1:0")
 class SteeringServer:
     """One engine behind one port. Make, start and stop it on one event loop."""
 
-    def __init__(self, engine: Engine, config: ServerConfig = _DEFAULTS, may_steer: bool | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        config: ServerConfig = _DEFAULTS,
+        may_steer: bool | None = None,
+        openpi: OpenpiConfig | None = None,
+    ) -> None:
+        """openpi: answer openpi's clients as well."""
         self._engine = engine
         self._config = config
         self.metrics = Metrics()
-        sessions = Sessions(config.idle_timeout_s)
+        self._sessions = sessions = Sessions(config.idle_timeout_s)
         self._batcher = Batcher(
             engine,
             self.metrics,
-            active=sessions.active,
+            active=self._active,
             max_batch=config.max_batch,
             max_wait_s=config.max_wait_s,
             deterministic=config.deterministic,
@@ -96,16 +107,22 @@ class SteeringServer:
         )
         steering_pb2_grpc.add_SteeringServicer_to_server(service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._openpi = None if openpi is None else self._endpoint(openpi)
+        self.openpi_address = ""
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> str:
-        """Take the port, warm the models, accept calls; returns the address. Raises `UnavailableError` when the port is taken."""
+        """Take the port, warm the models, accept calls; returns the address. Raises `UnavailableError` when a port is taken."""
         address = self._bind()
+        if self._openpi is not None:
+            self.openpi_address = await self._openpi.bind()
         if self._config.metrics_port:
             self.metrics.serve(self._config.host, self._config.metrics_port)
         self._serving = asyncio.create_task(self._batcher.run())
         await warm(self._batcher, self._config.warm_samples)
         await self._server.start()
+        if self._openpi is not None:
+            await self._openpi.start()
         for name in ("", SERVICE):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return address
@@ -114,9 +131,27 @@ class SteeringServer:
         """Finish what was asked, within `drain_s`, and close."""
         await self._health.enter_graceful_shutdown()
         self._batcher.close()
-        await self._server.stop(self._config.drain_s)
+        openpi = () if self._openpi is None else (self._openpi.stop(self._config.drain_s),)
+        await asyncio.gather(self._server.stop(self._config.drain_s), *openpi)
         if self._serving is not None:
             await self._serving
+
+    def _endpoint(self, config: OpenpiConfig) -> OpenpiEndpoint:
+        # Only here, because not everybody has a websocket library.
+        from steer.server.openpi import OpenpiEndpoint
+
+        return OpenpiEndpoint(
+            self._engine,
+            self._batcher,
+            self.metrics,
+            config,
+            host=self._config.host,
+            max_message_bytes=self._config.max_message_bytes,
+        )
+
+    def _active(self) -> int:
+        """Clients that may be asking right now."""
+        return self._sessions.active() + (0 if self._openpi is None else self._openpi.active())
 
     def _bind(self) -> str:
         host = self._config.host
@@ -137,19 +172,21 @@ def serve(
     config: ServerConfig = _DEFAULTS,
     may_steer: bool | None = None,
     announce: Callable[[str], None] = lambda address: None,
+    openpi: OpenpiConfig | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM, then drain. `announce` is called with the address once calls are taken."""
-    asyncio.run(_serve(engine, config, may_steer, announce))
+    """Serve until SIGINT or SIGTERM, then drain. `announce` is called with each address once calls are taken there."""
+    asyncio.run(_serve(lambda: SteeringServer(engine, config, may_steer, openpi), announce))
 
 
-async def _serve(engine: Engine, config: ServerConfig, may_steer: bool | None, announce: Callable[[str], None]) -> None:
+async def _serve(make: Callable[[], SteeringServer], announce: Callable[[str], None]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, _on_signal, number, stop)
-    server = SteeringServer(engine, config, may_steer)
-    address = await server.start()
-    announce(address)
+    server = make()
+    announce(await server.start())
+    if server.openpi_address:
+        announce(server.openpi_address)
     await stop.wait()
     await server.stop()
 
@@ -163,17 +200,23 @@ def _on_signal(number: signal.Signals, stop: asyncio.Event) -> None:
 
 
 @contextmanager
-def running(engine: Engine, config: ServerConfig = _ANY_PORT, may_steer: bool | None = None) -> Iterator[str]:
-    """A server on a thread of this process; yields its address."""
+def running(
+    engine: Engine,
+    config: ServerConfig = _ANY_PORT,
+    may_steer: bool | None = None,
+    openpi: OpenpiConfig | None = None,
+) -> Iterator[str]:
+    """A server on a thread of this process; yields its address, of the openpi endpoint where there is one."""
     address: Future[str] = Future()
     stop: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def main() -> None:
         event = asyncio.Event()
         stop.set_result((asyncio.get_running_loop(), event))
-        server = SteeringServer(engine, config, may_steer)
         try:
-            address.set_result(await server.start())
+            server = SteeringServer(engine, config, may_steer, openpi)
+            started = await server.start()
+            address.set_result(server.openpi_address or started)
         except BaseException as error:  # noqa: BLE001 - raised again on the caller's thread
             address.set_exception(error)
             return

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.golden.comparison import Comparison
 
-FAMILIES: tuple[str, ...] = ()
+FAMILIES: tuple[str, ...] = ("openpi",)
 """Sub-folders that are compared, each by `tests.golden.compare_NAME`."""
 
 

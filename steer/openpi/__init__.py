@@ -1,0 +1,1 @@
+"""The wire of openpi (websocket, msgpack with numpy arrays), as far as both sides of it share it."""
