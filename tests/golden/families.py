@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.golden.comparison import Comparison
 
-FAMILIES: tuple[str, ...] = ("openpi",)
+FAMILIES: tuple[str, ...] = ("openpi", "vgps")
 """Sub-folders that are compared, each by `tests.golden.compare_NAME`."""
 
 

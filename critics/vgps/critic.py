@@ -1,0 +1,223 @@
+"""`VGPSCritic`: a published V-GPS value function (Nakamoto et al. 2024, arXiv 2410.13816) as `steer.critic.Critic`.
+
+Scores step 0 of each chunk, with the target network, and by default takes the minimum over its members, as published. The image
+and the instruction are encoded once for any number of candidates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from critics.vgps.bounds import Bounds
+from critics.vgps.config import NetworkConfig, Stated, infer_network
+from critics.vgps.flax_checkpoint import locate, read_subtree
+from critics.vgps.images import resize_lanczos3
+from critics.vgps.language import EmbeddingTable, InstructionEncoder, make_instruction_encoder
+from critics.vgps.network import ValueNetwork
+from critics.vgps.published import load_published
+from steer.action import ActionSpec
+from steer.checkpoints import read_checkpoint, require_kind, require_weights, write_checkpoint
+from steer.critic import CriticSpec
+from steer.errors import CheckpointError, ConfigError, SpecError, UnsupportedError
+from steer.observation import Batch, ObservationSpec
+from steer.serial import from_json
+from steer.spec import Array, ArraySpec
+from steer.transforms import Pipeline
+
+KIND = "vgps"
+GAMMA = 0.98
+"""Discount of the released checkpoint."""
+_TABLE = "language.embeddings"
+
+
+@dataclass(frozen=True)
+class VGPSConfig:
+    """What a saved folder keeps besides weights and spec. instructions: of the embedding table that lies with the weights."""
+
+    network: NetworkConfig
+    bounds: Bounds
+    key: str = "image"
+    instructions: tuple[str, ...] = ()
+
+
+class VGPSCritic:
+    """Scores first actions. See the module's header."""
+
+    def __init__(
+        self,
+        config: VGPSConfig,
+        network: ValueNetwork,
+        instructions: InstructionEncoder | None,
+        action: ActionSpec | None = None,
+        version: str = "",
+        gamma: float = GAMMA,
+    ) -> None:
+        """instructions: None where nothing is conditioned on text. action: instead of what the bounds alone say."""
+        self.config = config
+        self.network = network.eval()
+        if (instructions is not None) != bool(config.network.encoder.text_size):
+            given = "none was given" if instructions is None else "an instruction encoder was given"
+            raise ConfigError(
+                f"the critic reads text vectors of {config.network.encoder.text_size} numbers, {given}: they must fit"
+            )
+        self._instructions = instructions
+        action = action or config.bounds.action_spec()
+        if action.size != config.network.action_size or len(config.bounds.low) != action.size:
+            raise ConfigError(
+                f"the critic scores actions of {config.network.action_size} axes, the bounds have {len(config.bounds.low)} "
+                f"and the action spec {action.size}: give bounds of as many axes"
+            )
+        self._spec = CriticSpec(
+            observation=ObservationSpec((ArraySpec(config.key, "uint8", (-1, -1, 3)),)),
+            action=action,
+            prefixes=(1,),
+            members=config.network.members,
+            gamma=gamma,
+            reduction="min",
+            scores="first_action",
+        )
+        self._version = version or _version(network)
+
+    @classmethod
+    def from_flax(
+        cls,
+        path: Path,
+        bounds: Bounds,
+        instructions: InstructionEncoder | None = None,
+        *,
+        stated: Stated | None = None,
+        key: str = "image",
+        action: ActionSpec | None = None,
+        gamma: float = GAMMA,
+        params: Literal["target_params", "params"] = "target_params",
+    ) -> VGPSCritic:
+        """Import a published checkpoint (either form).
+
+        instructions: MUSE through tensorflow-hub unless given. params: the published score uses the target network.
+        """
+        file = locate(path)
+        arrays = read_subtree(file, ("state", params, "modules_critic"))
+        network = build(arrays, stated or Stated(), str(file))
+        if instructions is None and network.config.encoder.text_size:
+            instructions = make_instruction_encoder("")
+        return cls(VGPSConfig(network.config, bounds, key), network, instructions, action, gamma=gamma)
+
+    @classmethod
+    def load(cls, path: Path) -> VGPSCritic:
+        """Read one of our own checkpoint folders."""
+        checkpoint = read_checkpoint(path)
+        require_kind(checkpoint, KIND)
+        config = from_json(VGPSConfig, checkpoint.config, f"{path}: config")
+        spec = from_json(CriticSpec, checkpoint.spec, f"{path}: spec")
+        weights = dict(checkpoint.weights)
+        network = ValueNetwork(config.network)
+        wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+        table = (len(config.instructions), config.network.encoder.text_size)
+        require_weights(checkpoint, wanted | ({_TABLE: table} if config.instructions else {}))
+        encoder: InstructionEncoder | None = None
+        if config.instructions:
+            encoder = EmbeddingTable(config.instructions, weights.pop(_TABLE))
+        elif config.network.encoder.text_size:
+            encoder = make_instruction_encoder("")
+        network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.items()})
+        return cls(config, network, encoder, spec.action, checkpoint.version, spec.gamma)
+
+    def save(self, path: Path, card: str = "") -> str:
+        """Write one of our own checkpoint folders, with the embedding table where there is one; returns its version."""
+        weights = {name: value.detach().cpu().numpy() for name, value in self.network.state_dict().items()}
+        config = self.config
+        if isinstance(self._instructions, EmbeddingTable):
+            weights[_TABLE] = self._instructions.embeddings
+            config = replace(config, instructions=self._instructions.instructions)
+        return write_checkpoint(
+            path, kind=KIND, config=config, spec=self._spec, transforms=Pipeline(()), weights=weights, card=card
+        )
+
+    def to(self, device: str) -> VGPSCritic:
+        """Move the weights; returns this critic."""
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise ConfigError(f"device {device!r}: no CUDA device is here: leave the option out")
+        self.network.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.network.parameters()).device
+
+    @property
+    def spec(self) -> CriticSpec:
+        return self._spec
+
+    @property
+    def version(self) -> str:
+        return self._version
+
+    @torch.inference_mode()
+    def encode(self, observations: Batch) -> Float[Tensor, "m b n"]:
+        """The newest image and the instruction of each row; raises `SpecError` for an instruction nobody can encode."""
+        self._spec.observation.validate_batch(observations)
+        images = observations.arrays[self.config.key][:, -1]
+        size = self.config.network.image_size
+        if size is not None:
+            images = resize_lanczos3(images, size)
+        text = self._text([task.instruction for task in observations.tasks] or [""] * len(observations))
+        return self.network.embed(torch.from_numpy(np.array(images)).to(self.device), text)
+
+    @torch.inference_mode()
+    def score(
+        self, context: Float[Tensor, "m b n"], actions: Float[np.ndarray, "b k 1 a"]
+    ) -> Float[np.ndarray, "m b k"]:
+        """Q per member of one step; raises `UnsupportedError` for more."""
+        self._check(context, actions)
+        mapped = self.config.bounds.to_critic(actions[:, :, 0]).astype(np.float32)
+        return self.network.score(context, torch.from_numpy(mapped).to(self.device)).cpu().numpy()
+
+    def _text(self, instructions: list[str]) -> Float[Tensor, "b t"] | None:
+        if self._instructions is None:
+            return None
+        vectors = self._instructions(instructions)
+        wanted = self.config.network.encoder.text_size
+        if vectors.shape[1] != wanted:
+            raise SpecError(f"text vectors have {vectors.shape[1]} entries, the critic was trained on {wanted}")
+        return torch.from_numpy(vectors).to(self.device)
+
+    def _check(self, context: Float[Tensor, "m b n"], actions: Array) -> None:
+        self._spec.action.check_shape(actions)
+        if actions.ndim != 4 or actions.shape[0] != context.shape[1]:
+            raise SpecError(f"actions: got shape {actions.shape}, expected (B={context.shape[1]}, K, E, A)")
+        if actions.shape[2] != 1:
+            raise UnsupportedError(
+                f"{actions.shape[2]} steps were handed to a critic that scores the first action alone: "
+                "hand it spec.scored_steps(executed) steps"
+            )
+
+
+def build(arrays: Mapping[str, Array], stated: Stated, source: str) -> ValueNetwork:
+    """The network of published parameters (names below `modules_critic`)."""
+    try:
+        # Nothing is initialised here: every parameter is about to be replaced.
+        with torch.device("meta"):
+            network = ValueNetwork(infer_network({name: value.shape for name, value in arrays.items()}, stated))
+        load_published(network.to_empty(device="cpu"), arrays)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+    return network
+
+
+def _version(network: ValueNetwork) -> str:
+    """A hash of the weights."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
