@@ -18,6 +18,7 @@ from steer.action import ActionAxis, ActionSpec
 from steer.decision import Decision, Request
 from steer.errors import SpecError, SteerError, revive
 from steer.observation import ObservationSpec, Task
+from steer.policy import PolicySpec
 from steer.robot import RobotSpec
 from steer.selection import Selection
 from steer.spec import Array, ArraySpec
@@ -172,6 +173,33 @@ def robot_spec_from_message(message: spec_pb2.RobotSpec) -> RobotSpec:
         hold=_one_of(RobotSpec, "hold", message.hold),
         keep=tuple(message.keep),
         max_step=tuple(message.max_step),
+    )
+
+
+def policy_to_message(spec: PolicySpec, version: str) -> steering_pb2.PolicyInfo:
+    """All of a policy's spec but its observation, which is sent with what a critic wants beside it."""
+    return steering_pb2.PolicyInfo(
+        version=version,
+        action=action_spec_to_message(spec.action),
+        horizon=spec.horizon,
+        stochastic=spec.stochastic,
+        seeding=spec.seeding,
+        temperature=spec.temperature,
+        inpaints=spec.inpaints,
+    )
+
+
+def policy_from_message(message: steering_pb2.PolicyInfo, observation: ObservationSpec) -> PolicySpec:
+    """The spec of a policy that is trained elsewhere."""
+    return PolicySpec(
+        observation=observation,
+        action=action_spec_from_message(message.action),
+        horizon=message.horizon,
+        stochastic=message.stochastic,
+        seeding=_one_of(PolicySpec, "seeding", message.seeding),
+        temperature=message.temperature,
+        trainable=False,
+        inpaints=message.inpaints,
     )
 
 

@@ -85,7 +85,7 @@ class SteeringClient:
         self._chunk = 0
         self._episode = self._step = 0
         self._live = False
-        self._channel = grpc.insecure_channel(address, options=_channel_options())
+        self._channel = grpc.insecure_channel(address, options=channel_options())
         self._stub = steering_pb2_grpc.SteeringStub(self._channel)
         # Like the stub's, but for requests that are bytes already (see `steer.client.framing`).
         self._infer = self._bytes_call("Infer")
@@ -249,39 +249,39 @@ class SteeringClient:
         try:
             return call(message, timeout=self._timeout_s)
         except grpc.RpcError as error:
-            raised = self._error(cast(grpc.Call, error))
+            raised = error_of(cast(grpc.Call, error), self.address, self._timeout_s)
             if isinstance(raised, UnavailableError):
                 self._live = False
             raise raised from None
         except ValueError as error:
             raise UnavailableError(f"the connection to {self.address} was closed by this process") from error
 
-    def _error(self, error: grpc.Call) -> SteerError:
-        """The server's own error as it was raised there, or what the transport's status means here."""
-        code, details = error.code(), error.details() or ""
-        name = dict(error.trailing_metadata() or ()).get(wire.ERROR_KEY)
-        if name is not None:
-            return wire.error_from_status(str(name), code.name, details)
-        match code:
-            case grpc.StatusCode.UNAVAILABLE:
-                return UnavailableError(
-                    f"no server at {self.address} ({details}): start one with "
-                    f"'steer serve --policy CHECKPOINT --address {self.address}'"
-                )
-            case grpc.StatusCode.DEADLINE_EXCEEDED:
-                return DeadlineError(f"the server at {self.address} did not answer within {self._timeout_s:g} s")
-            case grpc.StatusCode.RESOURCE_EXHAUSTED:
-                return SpecError(
-                    f"a message to or from {self.address} is over its size limit ({details}): send smaller images"
-                )
-            case grpc.StatusCode.CANCELLED:
-                return UnavailableError(f"the call to {self.address} was cancelled ({details})")
-            case grpc.StatusCode.UNIMPLEMENTED:
-                return UnsupportedError(f"{self.address} is no Steer server, or of another version ({details})")
-        return wire.error_from_status("", code.name, details)
+
+def error_of(error: grpc.Call, address: str, timeout_s: float) -> SteerError:
+    """The server's own error as it was raised there, or what the transport's status means here."""
+    code, details = error.code(), error.details() or ""
+    name = dict(error.trailing_metadata() or ()).get(wire.ERROR_KEY)
+    if name is not None:
+        return wire.error_from_status(str(name), code.name, details)
+    match code:
+        case grpc.StatusCode.UNAVAILABLE:
+            return UnavailableError(
+                f"no server at {address} ({details}): start one with "
+                f"'steer serve --policy CHECKPOINT --address {address}'"
+            )
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineError(f"the server at {address} did not answer within {timeout_s:g} s")
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return SpecError(f"a message to or from {address} is over its size limit ({details}): send smaller images")
+        case grpc.StatusCode.CANCELLED:
+            return UnavailableError(f"the call to {address} was cancelled ({details})")
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return UnsupportedError(f"{address} is no Steer server, or of another version ({details})")
+    return wire.error_from_status("", code.name, details)
 
 
-def _channel_options() -> list[tuple[str, int]]:
+def channel_options() -> list[tuple[str, int]]:
+    """Of every channel to a server."""
     return [
         ("grpc.max_receive_message_length", -1),
         ("grpc.max_send_message_length", -1),

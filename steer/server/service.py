@@ -49,6 +49,9 @@ class SteeringService(steering_pb2_grpc.SteeringServicer):
         self._max_message_bytes = max_message_bytes
         self._may_steer = may_steer
 
+    async def Describe(self, request: steering_pb2.DescribeRequest, context: Context) -> steering_pb2.DescribeResponse:
+        return await self._answer("Describe", context, self._describe)
+
     async def Open(self, request: steering_pb2.OpenRequest, context: Context) -> steering_pb2.OpenResponse:
         return await self._answer("Open", context, lambda: self._open(request))
 
@@ -57,6 +60,13 @@ class SteeringService(steering_pb2_grpc.SteeringServicer):
 
     async def Rerank(self, request: steering_pb2.RerankRequest, context: Context) -> steering_pb2.InferResponse:
         return await self._answer("Rerank", context, lambda: self._rerank(request))
+
+    async def _describe(self) -> steering_pb2.DescribeResponse:
+        policy = self._engine.policy
+        return steering_pb2.DescribeResponse(
+            observation=wire.observation_spec_to_message(self._engine.observation),
+            policy=None if policy is None else wire.policy_to_message(policy.spec, policy.version),
+        )
 
     async def _open(self, message: steering_pb2.OpenRequest) -> steering_pb2.OpenResponse:
         robot = wire.robot_spec_from_message(message.robot)

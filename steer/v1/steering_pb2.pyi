@@ -90,6 +90,93 @@ class Execution(_message.Message):
 Global___Execution: _TypeAlias = Execution  # noqa: Y015
 
 @_typing.final
+class DescribeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeRequest: _TypeAlias = DescribeRequest  # noqa: Y015
+
+@_typing.final
+class PolicyInfo(_message.Message):
+    """What the policy says of itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    HORIZON_FIELD_NUMBER: _builtins.int
+    STOCHASTIC_FIELD_NUMBER: _builtins.int
+    SEEDING_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    INPAINTS_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    horizon: _builtins.int
+    """H"""
+    stochastic: _builtins.bool
+    seeding: _builtins.str
+    """request, call, none"""
+    temperature: _builtins.bool
+    """may a temperature other than 1 be asked for"""
+    inpaints: _builtins.bool
+    """are committed steps kept while the rest is sampled"""
+    @_builtins.property
+    def action(self) -> _spec_pb2.ActionSpec: ...
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        action: _spec_pb2.ActionSpec | None = ...,
+        horizon: _builtins.int = ...,
+        stochastic: _builtins.bool = ...,
+        seeding: _builtins.str = ...,
+        temperature: _builtins.bool = ...,
+        inpaints: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "horizon", b"horizon", "inpaints", b"inpaints", "seeding", b"seeding", "stochastic", b"stochastic", "temperature", b"temperature", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyInfo: _TypeAlias = PolicyInfo  # noqa: Y015
+
+@_typing.final
+class DescribeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBSERVATION_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def observation(self) -> _spec_pb2.ObservationSpec:
+        """what every request has to bring, and the window"""
+
+    @_builtins.property
+    def policy(self) -> Global___PolicyInfo:
+        """absent: the server has none (Rerank only)"""
+
+    def __init__(
+        self,
+        *,
+        observation: _spec_pb2.ObservationSpec | None = ...,
+        policy: Global___PolicyInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["observation", b"observation", "policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["observation", b"observation", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeResponse: _TypeAlias = DescribeResponse  # noqa: Y015
+
+@_typing.final
 class OpenRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

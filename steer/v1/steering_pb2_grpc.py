@@ -38,6 +38,11 @@ class SteeringStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.Describe = channel.unary_unary(
+                '/steer.v1.Steering/Describe',
+                request_serializer=steer_dot_v1_dot_steering__pb2.DescribeRequest.SerializeToString,
+                response_deserializer=steer_dot_v1_dot_steering__pb2.DescribeResponse.FromString,
+                _registered_method=True)
         self.Open = channel.unary_unary(
                 '/steer.v1.Steering/Open',
                 request_serializer=steer_dot_v1_dot_steering__pb2.OpenRequest.SerializeToString,
@@ -61,6 +66,13 @@ class SteeringServicer:
     Errors arrive as gRPC statuses whose message says what came, what was expected and what to do. The trailing
     metadata "steer-error" carries the class of the error.
     """
+
+    def Describe(self, request, context):
+        """Describe says what the server's policy is, to somebody who has no robot yet: another Steer that uses it as a policy.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def Open(self, request, context):
         """Open checks that robot, policy and critic fit by name, unit, kind, frame and rate, and starts a session.
@@ -87,6 +99,11 @@ class SteeringServicer:
 
 def add_SteeringServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'Describe': grpc.unary_unary_rpc_method_handler(
+                    servicer.Describe,
+                    request_deserializer=steer_dot_v1_dot_steering__pb2.DescribeRequest.FromString,
+                    response_serializer=steer_dot_v1_dot_steering__pb2.DescribeResponse.SerializeToString,
+            ),
             'Open': grpc.unary_unary_rpc_method_handler(
                     servicer.Open,
                     request_deserializer=steer_dot_v1_dot_steering__pb2.OpenRequest.FromString,
@@ -116,6 +133,33 @@ class Steering:
     Errors arrive as gRPC statuses whose message says what came, what was expected and what to do. The trailing
     metadata "steer-error" carries the class of the error.
     """
+
+    @staticmethod
+    def Describe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/steer.v1.Steering/Describe',
+            steer_dot_v1_dot_steering__pb2.DescribeRequest.SerializeToString,
+            steer_dot_v1_dot_steering__pb2.DescribeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def Open(request,

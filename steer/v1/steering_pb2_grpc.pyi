@@ -37,6 +37,8 @@ class SteeringStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SteeringAsyncStub: ...
+    Describe: _grpc.UnaryUnaryMultiCallable[_steering_pb2.DescribeRequest, _steering_pb2.DescribeResponse]
+    """Describe says what the server's policy is, to somebody who has no robot yet: another Steer that uses it as a policy."""
     Open: _grpc.UnaryUnaryMultiCallable[_steering_pb2.OpenRequest, _steering_pb2.OpenResponse]
     """Open checks that robot, policy and critic fit by name, unit, kind, frame and rate, and starts a session.
     Sessions that are not used for `OpenResponse.idle_timeout_s` end by themselves.
@@ -55,6 +57,8 @@ class SteeringAsyncStub(SteeringStub):
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    Describe: _aio.UnaryUnaryMultiCallable[_steering_pb2.DescribeRequest, _steering_pb2.DescribeResponse]  # type: ignore[assignment]
+    """Describe says what the server's policy is, to somebody who has no robot yet: another Steer that uses it as a policy."""
     Open: _aio.UnaryUnaryMultiCallable[_steering_pb2.OpenRequest, _steering_pb2.OpenResponse]  # type: ignore[assignment]
     """Open checks that robot, policy and critic fit by name, unit, kind, frame and rate, and starts a session.
     Sessions that are not used for `OpenResponse.idle_timeout_s` end by themselves.
@@ -70,6 +74,14 @@ class SteeringServicer(metaclass=_abc_1.ABCMeta):
     Errors arrive as gRPC statuses whose message says what came, what was expected and what to do. The trailing
     metadata "steer-error" carries the class of the error.
     """
+
+    @_abc_1.abstractmethod
+    def Describe(
+        self,
+        request: _steering_pb2.DescribeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_steering_pb2.DescribeResponse, _abc.Awaitable[_steering_pb2.DescribeResponse]]:
+        """Describe says what the server's policy is, to somebody who has no robot yet: another Steer that uses it as a policy."""
 
     @_abc_1.abstractmethod
     def Open(
