@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from policies.openvla.evaluation_images import prepare
 from policies.openvla.heads import Head
 from policies.openvla.images import ImageProcessor
 from policies.openvla.model import OpenVlaModel
@@ -38,14 +39,17 @@ class Inputs:
     images: ImageProcessor
     prompts: PromptTokenizer
     proprio: Statistics | None = None
+    evaluation_crop: bool = False
 
     def pixels(self, batch: Batch) -> Float[Tensor, "b v c h w"]:
         """The newest frame of every view."""
         rows = [
-            torch.stack([self.images.pixels(batch.arrays[key][row, -1]) for key in self.views])
-            for row in range(len(batch))
+            torch.stack([self._pixels(batch.arrays[key][row, -1]) for key in self.views]) for row in range(len(batch))
         ]
         return torch.stack(rows)
+
+    def _pixels(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "c h2 w2"]:
+        return self.images.pixels(prepare(image, self.images.size) if self.evaluation_crop else image)
 
     def states(self, batch: Batch) -> Float[np.ndarray, "b s"] | None:
         """The newest proprioception in [-1, 1]."""

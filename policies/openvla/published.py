@@ -11,9 +11,11 @@ from policies.openvla.config import PublishedConfig, read_config
 from policies.openvla.heads import Head, TokenHead
 from policies.openvla.images import ImageProcessor
 from policies.openvla.model import OpenVlaModel, restore_rotary
+from policies.openvla.oft import Layout
+from policies.openvla.oft_loading import default_horizon, is_oft, load_head, load_proprio
 from policies.openvla.policy import Inputs, OpenVlaPolicy, checkpoint_files
 from policies.openvla.statistics import Statistics, choose_dataset, read_statistics
-from policies.openvla.tokens import ActionBins, PromptTokenizer
+from policies.openvla.tokens import ActionBins, PromptTokenizer, end_token
 from policies.openvla.weights import fingerprint, load_weights
 from steer.action import ActionSpec
 from steer.draft import draft_robot
@@ -25,7 +27,24 @@ from steer.policy import PolicySpec
 from steer.robot import read_robot
 from steer.spec import ArraySpec
 
-OPTIONS = ("unnorm_key", "device", "dtype", "top_k", "instruction", "prompt", "views", "state", "rate_hz")
+OPTIONS: Mapping[str, str] = {
+    "unnorm_key": "data set whose statistics scale the actions",
+    "device": "cpu, cuda, cuda:1",
+    "dtype": "float32, bfloat16 or float16; the stored one unless given",
+    "top_k": "draw only from so many of the likeliest tokens",
+    "instruction": "for tasks that bring none",
+    "prompt": "openvla, or openvla-v01 for the older template",
+    "views": "image keys, in the model's order",
+    "state": "key of the proprioception",
+    "rate_hz": "control rate of the drafted action spec",
+    "evaluation_crop": "true: JPEG, Lanczos and centre crop before the processor, as LIBERO fine-tunes are evaluated",
+    "decoding": "parallel: an OpenVLA-OFT folder without an action head",
+    "horizon": "steps of an OpenVLA-OFT chunk",
+    "diffusion_steps": "denoising steps of a diffusion head, of 50",
+}
+"""What may follow the path, and what it means."""
+
+_PART_OF_VERSION = frozenset(OPTIONS) - {"unnorm_key", "device", "state", "rate_hz"}
 DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -34,6 +53,9 @@ DTYPES: Mapping[str, torch.dtype] = {
 SIDECAR = "robot.json"
 # BridgeData's control rate, at which the base model was shown; a sidecar or an option states another.
 _RATE_HZ = 5.0
+# OpenVLA-OFT adds it to every range, and scales by minimum and maximum on ALOHA.
+_OFT_MARGIN = 1e-8
+_ALOHA_AXES = 14
 
 
 def load_published(name: ModelName) -> OpenVlaPolicy:
@@ -42,25 +64,27 @@ def load_published(name: ModelName) -> OpenVlaPolicy:
     path, options = Path(name.place), name.options
     config = read_config(path)
     key = choose_dataset(config.statistics, options.get("unnorm_key", ""), str(path))
-    statistics = read_statistics(config.statistics, key, "action", str(path))
+    parallel = _parallel(path, options)
+    statistics = _statistics(config, path, key, "action", parallel)
     model = load_model(config, path, options.get("device", "cpu"), dtype_of(options.get("dtype", config.dtype)))
-    head = TokenHead(
-        model, ActionBins(config.vocab_size, config.action_bins), statistics.size, integer(options, "top_k", 0)
-    )
-    views = names(options, "views") or ("image",)
-    inputs = Inputs(
-        views, "", ImageProcessor.load(path, config.towers), _prompts(config, path, options, len(views), head)
-    )
+    bins = ActionBins(config.vocab_size, config.action_bins)
+    top_k = integer(options, "top_k", 0)
+    head: Head = TokenHead(model, bins, statistics.size, top_k)
+    proprio = None
+    if parallel:
+        layout = _layout(path, model, statistics.size, options)
+        proprio = None if layout.proprio is None else _statistics(config, path, key, "proprio", parallel)
+        head = load_head(path, layout, bins, integer(options, "diffusion_steps", 50), top_k)
+    inputs = _inputs(config, path, options, head, proprio)
     spec = PolicySpec(
-        observation=ObservationSpec(tuple(ArraySpec(view, "uint8", (-1, -1, 3)) for view in views)),
+        observation=_observation(inputs),
         action=action_spec(path, statistics, options),
         horizon=head.horizon,
         stochastic=head.stochastic,
         temperature=head.temperature,
         trainable=False,
     )
-    version = _version(path, key, options)
-    return OpenVlaPolicy(spec, version, model, head, inputs, statistics)
+    return OpenVlaPolicy(spec, _version(path, key, options), model, head, inputs, statistics)
 
 
 def load_model(config: PublishedConfig, path: Path, device: str, dtype: torch.dtype) -> OpenVlaModel:
@@ -94,15 +118,61 @@ def action_spec(path: Path, statistics: Statistics, options: Mapping[str, str]) 
     return draft_robot(path.name, statistics.bounds.astype("float32"), (), rate).action
 
 
-def _prompts(
-    config: PublishedConfig, path: Path, options: Mapping[str, str], views: int, head: Head
-) -> PromptTokenizer:
-    room = config.max_positions - views * config.towers[0].num_patches - head.num_positions
-    return PromptTokenizer.load(path, options.get("prompt", "openvla"), options.get("instruction", ""), room)
+def _parallel(path: Path, options: Mapping[str, str]) -> bool:
+    """Whether all tokens come from one pass (OpenVLA-OFT). Raises `ConfigError` where a head can do nothing else."""
+    has_head = is_oft(path)
+    decoding = options.get("decoding", "parallel" if has_head else "sequential")
+    if decoding not in ("parallel", "sequential") or (has_head and decoding == "sequential"):
+        raise ConfigError(
+            f"decoding={decoding!r}: expected parallel, or sequential for a folder without an action head: {path}"
+        )
+    return decoding == "parallel"
+
+
+def _statistics(config: PublishedConfig, path: Path, key: str, part: str, parallel: bool) -> Statistics:
+    percentiles = read_statistics(config.statistics, key, part, str(path), margin=_OFT_MARGIN if parallel else 0.0)
+    if parallel and percentiles.size == _ALOHA_AXES:
+        return read_statistics(config.statistics, key, part, str(path), "min_max", _OFT_MARGIN)
+    return percentiles
+
+
+def _layout(path: Path, model: OpenVlaModel, axes: int, options: Mapping[str, str]) -> Layout:
+    horizon = integer(options, "horizon", 0) or default_horizon(axes, path)
+    return Layout(model, horizon, axes, end_token(path), load_proprio(path, model))
+
+
+def _inputs(
+    config: PublishedConfig, path: Path, options: Mapping[str, str], head: Head, proprio: Statistics | None
+) -> Inputs:
+    views = names(options, "views") or (("image",) if proprio is None else ("image", "wrist_image"))
+    room = config.max_positions - len(views) * config.towers[0].num_patches - head.num_positions
+    prompt, default = options.get("prompt", "openvla"), options.get("instruction", "")
+    return Inputs(
+        views=views,
+        state="" if proprio is None else options.get("state", "state"),
+        images=ImageProcessor.load(path, config.towers),
+        prompts=PromptTokenizer.load(path, prompt, default, room),
+        proprio=proprio,
+        evaluation_crop=_truth(options, "evaluation_crop"),
+    )
+
+
+def _truth(options: Mapping[str, str], key: str) -> bool:
+    text = options.get(key, "false")
+    if text not in ("true", "false"):
+        raise ConfigError(f"option {key}={text!r}: expected true or false")
+    return text == "true"
+
+
+def _observation(inputs: Inputs) -> ObservationSpec:
+    """Images of any size, and the proprioception where the model has it."""
+    arrays = [ArraySpec(view, "uint8", (-1, -1, 3)) for view in inputs.views]
+    if inputs.proprio is not None:
+        arrays.append(ArraySpec(inputs.state, "float32", (inputs.proprio.size,)))
+    return ObservationSpec(tuple(arrays))
 
 
 def _version(path: Path, key: str, options: Mapping[str, str]) -> str:
     """The weights' name; what else changes the candidates is part of it, since caches of candidates are keyed by it."""
-    relevant = {name: options[name] for name in ("dtype", "top_k", "instruction", "prompt", "views") if name in options}
-    said = "".join(f"-{name}={value}" for name, value in sorted(relevant.items()))
+    said = "".join(f"-{name}={value}" for name, value in sorted(options.items()) if name in _PART_OF_VERSION)
     return f"{fingerprint(path, checkpoint_files(path))}-{key}{said}"

@@ -64,7 +64,7 @@ def draw(
         logits = logits.masked_fill(logits < lowest, float("-inf"))
     cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
     index: Tensor = (cumulative < quantiles[..., None] * cumulative[..., -1:]).sum(-1)
-    return index.clamp_(max=logits.shape[-1] - 1)
+    return index.clamp(max=logits.shape[-1] - 1)
 
 
 def candidate_quantiles(seeds: Int[np.ndarray, " b"], num_samples: int, num_tokens: int) -> Float[Tensor, "b k s"]:

@@ -25,6 +25,7 @@ PROMPTS: Mapping[str, str] = {
 }
 # Llama's piece for a space alone. The models were trained with it between prompt and action.
 _SPACE = "▁"
+_END = "</s>"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,25 @@ class ActionBins:
         return ids
 
 
+def read_tokenizer(path: Path) -> Tokenizer:
+    """`tokenizer.json` of a checkpoint folder. Raises `CheckpointError`."""
+    file = path / "tokenizer.json"
+    if not file.exists():
+        raise CheckpointError(f"{file}: no such file: copy the tokenizer of the checkpoint next to its weights")
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing more specific
+        raise CheckpointError(f"{file}: not a tokenizer of the 'tokenizers' library ({error})") from error
+
+
+def end_token(path: Path) -> int:
+    """The id of the token that ends a sequence."""
+    found: int | None = read_tokenizer(path).token_to_id(_END)
+    if found is None:
+        raise CheckpointError(f"{path}: its tokenizer has no {_END!r}, so it is not Llama's: copy it again")
+    return found
+
+
 @dataclass(frozen=True)
 class PromptTokenizer:
     """An instruction as the token ids of its prompt.
@@ -83,17 +103,11 @@ class PromptTokenizer:
         """`tokenizer.json` of a checkpoint folder. Raises `CheckpointError` unless it is a tokenizer of Llama's kind."""
         if prompt not in PROMPTS:
             raise ConfigError(f"prompt {prompt!r}: expected one of {sorted(PROMPTS)}")
-        file = path / "tokenizer.json"
-        if not file.exists():
-            raise CheckpointError(f"{file}: no such file: copy the tokenizer of the checkpoint next to its weights")
-        try:
-            tokenizer = Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises nothing more specific
-            raise CheckpointError(f"{file}: not a tokenizer of the 'tokenizers' library ({error})") from error
+        tokenizer = read_tokenizer(path)
         space = tokenizer.token_to_id(_SPACE)
         if space is None:
             raise CheckpointError(
-                f"{file}: has no piece {_SPACE!r} for a space alone, so it is not Llama's: copy it again"
+                f"{path}: its tokenizer has no piece {_SPACE!r} for a space alone, so it is not Llama's: copy it again"
             )
         return cls(tokenizer, PROMPTS[prompt], space, default, limit)
 
