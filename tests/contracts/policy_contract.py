@@ -1,6 +1,8 @@
 """What every policy must keep, whoever wrote it: inherit `PolicyContract` and give it a `policy` fixture.
 
 Rows are compared to a tolerance across batch shapes, because matrix products round differently there, and exactly otherwise.
+A deterministic policy is asked for one candidate wherever another is asked for several.
+What a spec says it does not keep (`seeding` "call" or "none") is not asked of it.
 """
 
 from __future__ import annotations
@@ -21,8 +23,13 @@ def observe(policy: Policy, rows: int, seed: int = 0) -> Batch:
     return Batch.stack([policy.spec.observation.generate(rng) for _ in range(rows)])
 
 
+def several(policy: Policy, count: int) -> int:
+    """So many candidates, or the only one that there is."""
+    return count if policy.spec.stochastic else 1
+
+
 def draw(policy: Policy, batch: Batch, count: int, seeds: list[int], temperature: float = 1.0) -> Array:
-    return policy.sample(policy.encode(batch), count, np.array(seeds, np.int64), temperature)
+    return policy.sample(policy.encode(batch), several(policy, count), np.array(seeds, np.int64), temperature)
 
 
 class PolicyContract:
@@ -30,26 +37,30 @@ class PolicyContract:
 
     def test_candidates_have_the_shape_type_and_bounds_of_the_spec(self, policy: Policy) -> None:
         got = draw(policy, observe(policy, 2), 3, [1, 2])
-        assert got.shape == (2, 3, policy.spec.horizon, policy.spec.action.size)
+        assert got.shape == (2, several(policy, 3), policy.spec.horizon, policy.spec.action.size)
         policy.spec.action.validate(got)
 
     def test_the_version_names_the_weights(self, policy: Policy) -> None:
         assert policy.version
 
     def test_the_same_seed_gives_the_same_candidates(self, policy: Policy) -> None:
+        if policy.spec.seeding == "none":
+            return
         batch = observe(policy, 1)
         np.testing.assert_array_equal(draw(policy, batch, 4, [5]), draw(policy, batch, 4, [5]))
 
     def test_a_context_can_be_sampled_again(self, policy: Policy) -> None:
+        if policy.spec.seeding == "none":
+            return
         context = policy.encode(observe(policy, 1))
-        first = policy.sample(context, 4, np.array([5]))
-        policy.sample(context, 2, np.array([6]))
-        np.testing.assert_array_equal(policy.sample(context, 4, np.array([5])), first)
+        first = policy.sample(context, several(policy, 4), np.array([5]))
+        policy.sample(context, several(policy, 2), np.array([6]))
+        np.testing.assert_array_equal(policy.sample(context, several(policy, 4), np.array([5])), first)
 
     def test_other_seeds_and_other_k_differ(self, policy: Policy) -> None:
         if not policy.spec.stochastic:
             with pytest.raises(UnsupportedError, match="deterministic"):
-                draw(policy, observe(policy, 1), 2, [5])
+                policy.sample(policy.encode(observe(policy, 1)), 2, np.array([5]))
             return
         batch = observe(policy, 1)
         got = draw(policy, batch, 2, [5])
@@ -58,10 +69,14 @@ class PolicyContract:
 
     @pytest.mark.parametrize("fewer", [1, 8])
     def test_fewer_candidates_are_the_first_of_more(self, policy: Policy, fewer: int) -> None:
+        if policy.spec.seeding != "request":
+            return
         batch = observe(policy, 1)
         np.testing.assert_allclose(draw(policy, batch, 32, [5])[:, :fewer], draw(policy, batch, fewer, [5]), atol=ATOL)
 
     def test_a_row_does_not_depend_on_its_neighbours(self, policy: Policy) -> None:
+        if policy.spec.seeding != "request":
+            return
         both = observe(policy, 2)
         got = draw(policy, both, 4, [5, 6])
         for row, seed in enumerate([5, 6]):
