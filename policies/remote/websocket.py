@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from contextlib import ExitStack
 from typing import Any
 
 import structlog
@@ -31,6 +32,7 @@ class OpenpiConnection:
         """Connect, and read what the server says of itself."""
         self.address = options.address
         self._timeout_s = options.timeout_s
+        self._open_until = ExitStack()
         self._socket = self._open(options)
         try:
             self._limit_sends()
@@ -49,22 +51,24 @@ class OpenpiConnection:
         return codec.unpack_map(self._receive(self._timeout_s), f"{self.address}: reply")
 
     def close(self) -> None:
-        self._socket.close()
+        self._open_until.close()
 
     def _open(self, options: OpenpiOptions) -> ClientConnection:
         headers = {"Authorization": f"Api-Key {options.api_key}"} if options.api_key else None
         try:
-            return connect(
-                self.address,
-                compression=None,
-                max_size=MAX_REPLY_BYTES,
-                additional_headers=headers,
-                # A proxy meant for the web must not see what stays on this machine.
-                proxy=None if options.is_loopback else True,
-                open_timeout=_OPEN_S,
-                close_timeout=_CLOSE_S,
-                # A stock server answers no pings while it infers; a call has its own time limit.
-                ping_interval=None,
+            return self._open_until.enter_context(
+                connect(
+                    self.address,
+                    compression=None,
+                    max_size=MAX_REPLY_BYTES,
+                    additional_headers=headers,
+                    # A proxy meant for the web must not see what stays on this machine.
+                    proxy=None if options.is_loopback else True,
+                    open_timeout=_OPEN_S,
+                    close_timeout=_CLOSE_S,
+                    # A stock server answers no pings while it infers; a call has its own time limit.
+                    ping_interval=None,
+                )
             )
         except ProxyError as error:
             raise UnavailableError(

@@ -54,7 +54,10 @@ def unpack(data: bytes) -> Any:
 
 def unpack_map(data: bytes, what: str) -> dict[str, Any]:
     """The message in `data`, which has to be a map with text keys; `what` names it in the error."""
-    message = unpack(data)
+    try:
+        message = unpack(data)
+    except SpecError as error:
+        raise SpecError(f"{what}: {error}") from error
     if not isinstance(message, dict) or not all(isinstance(key, str) for key in message):
         raise SpecError(f"{what}: got {_kind(message)}, expected a map with text keys")
     return message
