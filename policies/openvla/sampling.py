@@ -63,8 +63,11 @@ def draw(
         lowest = logits.topk(top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < lowest, float("-inf"))
     cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
-    index: Tensor = (cumulative < quantiles[..., None] * cumulative[..., -1:]).sum(-1)
-    return index.clamp(max=logits.shape[-1] - 1)
+    index = (cumulative < quantiles[..., None] * cumulative[..., -1:]).sum(-1)
+    # Rounding may leave the quantile above the whole sum.
+    last = logits.shape[-1] - 1
+    inside: Tensor = torch.clamp(index, max=last)
+    return inside
 
 
 def candidate_quantiles(seeds: Int[np.ndarray, " b"], num_samples: int, num_tokens: int) -> Float[Tensor, "b k s"]:
