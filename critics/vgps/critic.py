@@ -7,7 +7,7 @@ and the instruction are encoded once for any number of candidates.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -19,11 +19,11 @@ from torch import Tensor
 
 from critics.vgps.bounds import Bounds
 from critics.vgps.config import NetworkConfig, Stated, infer_network
-from critics.vgps.flax_checkpoint import locate, read_subtree
+from critics.vgps.flax_checkpoint import locate, read_arrays
 from critics.vgps.images import resize_lanczos3
 from critics.vgps.language import EmbeddingTable, InstructionEncoder, make_instruction_encoder
 from critics.vgps.network import ValueNetwork
-from critics.vgps.published import load_published
+from critics.vgps.published import put, to_torch
 from steer.action import ActionSpec
 from steer.checkpoints import read_checkpoint, require_kind, require_weights, write_checkpoint
 from steer.critic import CriticSpec
@@ -64,10 +64,12 @@ class VGPSCritic:
         """instructions: None where nothing is conditioned on text. action: instead of what the bounds alone say."""
         self.config = config
         self.network = network.eval()
-        if (instructions is not None) != bool(config.network.encoder.text_size):
-            given = "none was given" if instructions is None else "an instruction encoder was given"
+        given, wanted = 0 if instructions is None else instructions.size, config.network.encoder.text_size
+        if given != wanted:
             raise ConfigError(
-                f"the critic reads text vectors of {config.network.encoder.text_size} numbers, {given}: they must fit"
+                f"instructions are encoded in {given} numbers, the critic was trained on {wanted}: give a table that fits"
+                if wanted
+                else "this critic is not conditioned on instructions: leave the embeddings out"
             )
         self._instructions = instructions
         action = action or config.bounds.action_spec()
@@ -105,8 +107,7 @@ class VGPSCritic:
         instructions: MUSE through tensorflow-hub unless given. params: the published score uses the target network.
         """
         file = locate(path)
-        arrays = read_subtree(file, ("state", params, "modules_critic"))
-        network = build(arrays, stated or Stated(), str(file))
+        network = build(read_arrays(file, ("state", params, "modules_critic")), stated or Stated(), str(file))
         if instructions is None and network.config.encoder.text_size:
             instructions = make_instruction_encoder("")
         return cls(VGPSConfig(network.config, bounds, key), network, instructions, action, gamma=gamma)
@@ -119,7 +120,8 @@ class VGPSCritic:
         config = from_json(VGPSConfig, checkpoint.config, f"{path}: config")
         spec = from_json(CriticSpec, checkpoint.spec, f"{path}: spec")
         weights = dict(checkpoint.weights)
-        network = ValueNetwork(config.network)
+        with torch.device("meta"):
+            network = ValueNetwork(config.network)
         wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
         table = (len(config.instructions), config.network.encoder.text_size)
         require_weights(checkpoint, wanted | ({_TABLE: table} if config.instructions else {}))
@@ -128,7 +130,7 @@ class VGPSCritic:
             encoder = EmbeddingTable(config.instructions, weights.pop(_TABLE))
         elif config.network.encoder.text_size:
             encoder = make_instruction_encoder("")
-        network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.items()})
+        put(network, {name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
         return cls(config, network, encoder, spec.action, checkpoint.version, spec.gamma)
 
     def save(self, path: Path, card: str = "") -> str:
@@ -185,11 +187,7 @@ class VGPSCritic:
     def _text(self, instructions: list[str]) -> Float[Tensor, "b t"] | None:
         if self._instructions is None:
             return None
-        vectors = self._instructions(instructions)
-        wanted = self.config.network.encoder.text_size
-        if vectors.shape[1] != wanted:
-            raise SpecError(f"text vectors have {vectors.shape[1]} entries, the critic was trained on {wanted}")
-        return torch.from_numpy(vectors).to(self.device)
+        return torch.from_numpy(self._instructions(instructions)).to(self.device)
 
     def _check(self, context: Float[Tensor, "m b n"], actions: Array) -> None:
         self._spec.action.check_shape(actions)
@@ -202,13 +200,21 @@ class VGPSCritic:
             )
 
 
-def build(arrays: Mapping[str, Array], stated: Stated, source: str) -> ValueNetwork:
+def build(arrays: Iterable[tuple[str, Array]], stated: Stated, source: str) -> ValueNetwork:
     """The network of published parameters (names below `modules_critic`)."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def noted() -> Iterator[tuple[str, Array]]:
+        for name, value in arrays:
+            shapes[name] = value.shape
+            yield name, value
+
+    tensors = to_torch(noted())
     try:
-        # Nothing is initialised here: every parameter is about to be replaced.
+        # Nothing is initialised on "meta": every parameter is about to be put there.
         with torch.device("meta"):
-            network = ValueNetwork(infer_network({name: value.shape for name, value in arrays.items()}, stated))
-        load_published(network.to_empty(device="cpu"), arrays)
+            network = ValueNetwork(infer_network(shapes, stated))
+        put(network, tensors)
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from error
     return network
@@ -219,5 +225,5 @@ def _version(network: ValueNetwork) -> str:
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         digest.update(name.encode())
-        digest.update(value.cpu().numpy().tobytes())
+        digest.update(value.cpu().numpy())
     return digest.hexdigest()[:12]

@@ -12,9 +12,9 @@ A whole agent of 1.6 GB is mostly optimiser state. It passes by in slices and is
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -45,15 +45,27 @@ def locate(path: Path) -> Path:
     return locate(steps[max(steps)])
 
 
-def read_subtree(file: Path, path: Sequence[str]) -> dict[str, Array]:
+def read_arrays(file: Path, path: Sequence[str]) -> Iterator[tuple[str, Array]]:
     """The arrays below `path` (("state", "target_params", ...)), by their names with "/" between the parts.
 
-    Reading stops behind them. Raises `CheckpointError` when the file is no such checkpoint, is cut off before their end, or has
-    no such path (the error then names what is there).
+    Each is let go of when the next is asked for. Reading stops behind them. Raises `CheckpointError` when the file is no such
+    checkpoint, is cut off before their end, or has no such path (the error then names what is there).
     """
+    yield from _flatten(_subtree(file, path), "", file)
+
+
+def _subtree(file: Path, path: Sequence[str]) -> Any:
     try:
         with file.open("rb") as stream:
-            return _subtree(_unpacker(stream), path, file)
+            unpacker = msgpack.Unpacker(
+                stream,
+                read_size=_SLICE_BYTES,
+                max_buffer_size=_LARGEST_LEAF_BYTES,
+                ext_hook=_array,
+                strict_map_key=False,
+            )
+            _descend(unpacker, path, file)
+            return unpacker.unpack()
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror}): check the path") from error
     except msgpack.OutOfData as error:
@@ -62,14 +74,8 @@ def read_subtree(file: Path, path: Sequence[str]) -> dict[str, Array]:
         raise CheckpointError(f"{file}: not a Flax checkpoint in MessagePack form ({error})") from error
 
 
-def _unpacker(stream: IO[bytes]) -> Any:
-    return msgpack.Unpacker(
-        stream, read_size=_SLICE_BYTES, max_buffer_size=_LARGEST_LEAF_BYTES, ext_hook=_array, strict_map_key=False
-    )
-
-
-def _subtree(unpacker: Any, path: Sequence[str], file: Path) -> dict[str, Array]:
-    """Walk down map by map; siblings are skipped, not unpacked."""
+def _descend(unpacker: Any, path: Sequence[str], file: Path) -> None:
+    """Go down map by map to the value at `path`; siblings are skipped, not unpacked."""
     for depth, wanted in enumerate(path):
         seen = []
         for _ in range(unpacker.read_map_header()):
@@ -80,16 +86,17 @@ def _subtree(unpacker: Any, path: Sequence[str], file: Path) -> dict[str, Array]
         else:
             where = "/".join(path[:depth]) or "the root"
             raise CheckpointError(f"{file}: {where} has no {wanted!r}, only {seen}: not a checkpoint of such an agent")
-    return dict(_flatten(unpacker.unpack(), "", file))
 
 
-def _flatten(node: Any, prefix: str, file: Path) -> list[tuple[str, Array]]:
+def _flatten(node: Any, prefix: str, file: Path) -> Iterator[tuple[str, Array]]:
+    """Names and arrays; the maps are emptied on the way, so that an array lives no longer than it is looked at."""
     if isinstance(node, np.ndarray):
-        return [(prefix, node)]
-    if not isinstance(node, Mapping):
+        yield prefix, node
+    elif isinstance(node, dict):
+        for key in list(node):
+            yield from _flatten(node.pop(key), f"{prefix}/{key}" if prefix else str(key), file)
+    else:
         raise CheckpointError(f"{file}: {prefix} is {str(node)[:60]!r}, expected an array stored in this very file")
-    items = ((f"{prefix}/{key}" if prefix else str(key), child) for key, child in node.items())
-    return [leaf for name, child in items for leaf in _flatten(child, name, file)]
 
 
 def _array(code: int, payload: bytes) -> Array:

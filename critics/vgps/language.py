@@ -31,7 +31,10 @@ _SHOWN = 80
 
 
 class InstructionEncoder(Protocol):
-    """Encodes instructions."""
+    """Encodes instructions into vectors of `size` numbers."""
+
+    @property
+    def size(self) -> int: ...
 
     def __call__(self, instructions: Sequence[str]) -> Float[np.ndarray, "b t"]: ...
 
@@ -73,6 +76,10 @@ class EmbeddingTable:
                 "'instructions' and 'embeddings'"
             ) from error
 
+    @property
+    def size(self) -> int:
+        return int(self.embeddings.shape[1])
+
     def __call__(self, instructions: Sequence[str]) -> Float[np.ndarray, "b t"]:
         """Raises `SpecError` for an instruction that is not in the table."""
         for instruction in instructions:
@@ -95,6 +102,8 @@ class EmbeddingTable:
 class HubEncoder:
     """MUSE itself, through tensorflow-hub; each instruction is encoded once and kept."""
 
+    size = 512
+
     def __init__(self, handle: str = MUSE) -> None:
         import tensorflow_hub  # type: ignore[import-not-found]  # optional, installed by hand
         import tensorflow_text  # type: ignore[import-not-found]  # noqa: F401  # registers the operations of MUSE
@@ -116,7 +125,7 @@ def make_instruction_encoder(embeddings: str) -> InstructionEncoder:
     missing = [package for package in ("tensorflow_hub", "tensorflow_text") if find_spec(package) is None]
     if missing:
         raise ConfigError(
-            f"a V-GPS critic reads MUSE vectors of instructions: no table was given, and {' and '.join(missing)} "
-            "is not installed: write vgps:PATH?embeddings=TABLE.json (or .npz), or install tensorflow-hub and tensorflow-text"
+            f"a V-GPS critic reads MUSE vectors of instructions: no table was given, and not installed: "
+            f"{', '.join(missing)}; write vgps:PATH?embeddings=TABLE.json (or .npz), or install tensorflow-hub and tensorflow-text"
         )
     return HubEncoder()

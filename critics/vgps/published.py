@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -45,24 +46,24 @@ def torch_axes(name: str, ndim: int) -> tuple[int, ...]:
     return tuple(range(ndim))
 
 
-def load_published(module: nn.Module, arrays: Mapping[str, Array], prefix: str = "") -> None:
-    """Put published arrays into a module (a part of the network, when `prefix` says which).
+def to_torch(arrays: Iterable[tuple[str, Array]]) -> dict[str, Tensor]:
+    """Tensors under the names that they have here."""
+    return {torch_name(name): _tensor(name, value) for name, value in arrays}
 
-    Raises `CheckpointError` unless exactly its parameters are there.
-    """
-    given = {torch_name(name).removeprefix(prefix): _tensor(name, value) for name, value in arrays.items()}
-    wanted = {name: value.shape for name, value in module.state_dict().items()}
-    missing, extra = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
+
+def put(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Make `tensors` the parameters of a module, without a copy; raises `CheckpointError` unless exactly these are there."""
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    missing, extra = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
     if missing or extra:
         raise CheckpointError(
             f"parameters do not fit a V-GPS value function: missing {missing[:5]}, unexpected {extra[:5]}"
         )
     for name, shape in wanted.items():
-        if given[name].shape != shape:
-            raise CheckpointError(f"parameter {name} has shape {tuple(given[name].shape)}, expected {tuple(shape)}")
-    module.load_state_dict(given)
+        if tuple(tensors[name].shape) != shape:
+            raise CheckpointError(f"parameter {name} has shape {tuple(tensors[name].shape)}, expected {shape}")
+    module.load_state_dict(tensors, assign=True)
 
 
 def _tensor(name: str, value: Array) -> Tensor:
-    axes = torch_axes(name, value.ndim)
-    return torch.from_numpy(value.transpose(axes).astype("float32", order="C"))
+    return torch.from_numpy(np.array(value.transpose(torch_axes(name, value.ndim)), np.float32, order="C"))

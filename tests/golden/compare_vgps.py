@@ -21,10 +21,10 @@ from critics.vgps.bounds import Bounds
 from critics.vgps.config import EncoderConfig, Stated, infer_encoder
 from critics.vgps.critic import VGPSConfig, VGPSCritic, build
 from critics.vgps.encoder import Encoder
-from critics.vgps.flax_checkpoint import read_subtree
+from critics.vgps.flax_checkpoint import read_arrays
 from critics.vgps.language import EmbeddingTable
 from critics.vgps.network import ValueNetwork
-from critics.vgps.published import load_published
+from critics.vgps.published import put, to_torch
 from steer.observation import Batch, Observation, Task
 from steer.selection import Selection, choose, reduce_scores
 from steer.spec import Array
@@ -87,7 +87,7 @@ def compare_critic(checkpoint: Path, source: str, arrays: Arrays) -> Iterator[Co
     """One checkpoint against one critic file; a missing array is a `KeyError`."""
     size = arrays["b_image"].shape[1:3]
     target, online = (
-        build(read_subtree(checkpoint, ("state", part, "modules_critic")), Stated(image_size=size), source)
+        build(read_arrays(checkpoint, ("state", part, "modules_critic")), Stated(image_size=size), source)
         for part in ("target_params", "params")
     )
     with torch.inference_mode():
@@ -125,7 +125,7 @@ def _features(source: str, encoder: Encoder, arrays: Arrays) -> Iterator[Compari
 
 
 def _actor_arrays(checkpoint: Path) -> Arrays:
-    return read_subtree(checkpoint, ("state", "params", "modules_actor"))
+    return dict(read_arrays(checkpoint, ("state", "params", "modules_actor")))
 
 
 def _actor(source: str, actor: Actor, arrays: Arrays) -> Iterator[Comparison]:
@@ -200,7 +200,8 @@ def _variant(source: str, stated: Mapping[str, Any], given: Arrays) -> Iterator[
     )
     yield equal(source, "configuration from the parameters", _words(config), _stated_words(stated))
     encoder = Encoder(config).eval()
-    load_published(encoder, {f"encoder/encoder/{name}": value for name, value in published.items()}, "encoder.")
+    tensors = to_torch((f"encoder/encoder/{name}", value) for name, value in published.items())
+    put(encoder, {name.removeprefix("encoder."): value for name, value in tensors.items()})
     text = _tensor(given["cond"]) if "cond" in given else None
     with torch.inference_mode():
         seen = trace(encoder, _tensor(given["image"]), text)

@@ -12,6 +12,7 @@ import numpy as np
 from critics.vgps.bounds import PUBLISHED
 from critics.vgps.config import Stated
 from critics.vgps.critic import VGPSCritic
+from critics.vgps.flax_checkpoint import locate, read_arrays
 from critics.vgps.language import EmbeddingTable
 from steer.spec import Array
 
@@ -30,6 +31,11 @@ def critic(path: Path = FILE_FORM, stated: Stated = SMALL, **changes: Any) -> VG
     return VGPSCritic.from_flax(path, PUBLISHED["bridge"], table(), stated=stated, **changes)
 
 
+def arrays(path: Path = FILE_FORM) -> dict[str, Array]:
+    """The target critic's arrays of a checkpoint."""
+    return dict(read_arrays(locate(path), ("state", "target_params", "modules_critic")))
+
+
 def packed(value: Array) -> msgpack.ExtType:
     return msgpack.ExtType(1, msgpack.packb([list(value.shape), value.dtype.name, value.tobytes()]))
 
@@ -43,6 +49,6 @@ def write_agent(path: Path, arrays: Mapping[str, Array], **further: Any) -> Path
         for parent in parents:
             node = node.setdefault(parent, {})
         node[leaf] = packed(value)
-    state = {"step": 3, **further, "target_params": {"modules_actor": {}, "modules_critic": root}}
+    state = {**further, "target_params": {"modules_actor": {}, "modules_critic": root}}
     path.write_bytes(msgpack.packb({"state": state}))
     return path
