@@ -7,7 +7,7 @@ PACKAGES := steer policies critics robots sim
 # Worker processes share the cores: one thread each.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install test check format proto demo clean
+.PHONY: install test check format proto demo clean install-lerobot test-lerobot
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -36,6 +36,35 @@ proto: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/steer demo --out runs/demo $(if $(FAST),--fast) $(if $(SEED),--seed $(SEED))
+
+# LeRobot forbids the versions that we run with, so its policies have an environment of their own (no CUDA: 1.8 GB).
+LEROBOT := .venv-lerobot
+
+install-lerobot: $(LEROBOT)/.installed
+
+$(LEROBOT)/.installed: constraints-lerobot.txt
+	test -x $(LEROBOT)/bin/python || $(PYTHON) -m venv $(LEROBOT) || python3 -m venv $(LEROBOT)
+	$(LEROBOT)/bin/python -m pip install --quiet --upgrade pip setuptools -c constraints-lerobot.txt
+	$(LEROBOT)/bin/python -m pip install --quiet torch -c constraints-lerobot.txt
+	$(LEROBOT)/bin/python -m pip install --quiet --no-deps -r constraints-lerobot.txt
+	$(LEROBOT)/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+test-lerobot: $(STAMP) $(LEROBOT)/.installed
+	$(BIN)/python -m pytest tests/lerobot
+
+# openpi-client wants an older numpy, so it has an environment of its own, with nothing of ours in it. It imports
+# typing_extensions without asking for it.
+OPENPI := .venv-openpi
+
+$(OPENPI)/.installed:
+	test -x $(OPENPI)/bin/python || $(PYTHON) -m venv $(OPENPI) || python3 -m venv $(OPENPI)
+	$(OPENPI)/bin/python -m pip install --quiet openpi-client==0.1.2 'numpy<2' typing_extensions
+	touch $@
+
+.PHONY: test-openpi
+test-openpi: $(STAMP) $(OPENPI)/.installed
+	$(BIN)/python -m tests.interop.openpi_episode --client $(OPENPI)/bin/python
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

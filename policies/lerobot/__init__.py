@@ -1,0 +1,51 @@
+"""LeRobot policies: `FAMILY` is their entry in the registry. LeRobot itself is imported by a worker process only.
+
+    lerobot:PATH?device=cpu&python=PATH&tokenizer=PATH&rate_hz=30&start_timeout_s=180&timeout_s=60
+
+PATH is a `pretrained_model` folder of LeRobot 0.4.4. Diffusion and ACT are compared with LeRobot's own outputs; VQ-BeT, SmolVLA,
+pi0, pi0.5 and pi0-FAST take the same path and are untested (see `policies.lerobot.sampling`). `steer.json` in the folder states
+what LeRobot does not (see `policies.lerobot.features`); a critic needs it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from policies.lerobot.environment import find_python
+from policies.lerobot.features import DEFAULT_RATE_HZ, read_json
+from policies.lerobot.policy import Launch, LeRobotPolicy
+from steer.errors import CheckpointError
+from steer.model_name import ModelName
+from steer.options import number
+from steer.registry import Family
+
+OPTIONS = ("device", "python", "tokenizer", "rate_hz", "start_timeout_s", "timeout_s")
+
+
+def load(name: ModelName) -> LeRobotPolicy:
+    """Start a worker for the checkpoint; see the module for the options."""
+    name.refuse_unknown(*OPTIONS)
+    folder = Path(name.place).absolute()
+    # Before seconds go into starting a worker.
+    if "type" not in read_json(folder / "config.json"):
+        raise CheckpointError(f"{folder}: config.json states no policy type: not a LeRobot checkpoint")
+    arguments = [
+        str(folder),
+        *("--device", name.options.get("device", "cpu")),
+        *("--tokenizer", name.options.get("tokenizer", "")),
+        *("--rate-hz", str(number(name.options, "rate_hz", DEFAULT_RATE_HZ))),
+    ]
+    launch = Launch(
+        find_python(name.options.get("python", "")),
+        arguments,
+        number(name.options, "start_timeout_s", Launch.start_timeout_s),
+        number(name.options, "timeout_s", Launch.timeout_s),
+    )
+    return LeRobotPolicy(launch)
+
+
+FAMILY = Family(
+    kind="lerobot",
+    summary="LeRobot 0.4.4 checkpoints (diffusion, ACT and others), in a process of LeRobot's environment",
+    load=load,
+)

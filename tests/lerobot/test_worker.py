@@ -1,0 +1,110 @@
+"""Workers that die, and checkpoints that cannot be run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from policies.lerobot import load
+from policies.lerobot.policy import LeRobotPolicy
+from policies.lerobot.steps import POST, PRE
+from steer.errors import CheckpointError, SpecError, UnavailableError, UnsupportedError
+from steer.model_name import ModelName
+from steer.observation import Batch, Task
+from tests.contracts.policy_contract import draw, observe
+from tests.lerobot.checkpoints import ACT, DDIM, copy, edit_json, edit_weights
+from tests.lerobot.conftest import Start
+
+
+@pytest.fixture(scope="module")
+def policy(start: Start) -> LeRobotPolicy:
+    return start(DDIM)
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        load(ModelName("lerobot", str(folder)))
+    return str(caught.value)
+
+
+def test_a_worker_that_dies_in_mid_episode_is_started_once_more(policy: LeRobotPolicy) -> None:
+    batch = observe(policy, 1)
+    before = draw(policy, batch, 4, [5])
+    context = policy.encode(batch)
+    os.kill(policy.worker_pid, signal.SIGKILL)
+    with pytest.raises(UnavailableError, match=r"died on 'sample' \(exit code -9\)"):
+        policy.sample(context, 4, np.array([5]))
+    np.testing.assert_array_equal(draw(policy, batch, 4, [5]), before)
+    assert policy.restarts == 1
+    with pytest.raises(UnavailableError, match="encode it again"):
+        policy.sample(context, 4, np.array([5]))
+
+
+def test_the_instruction_may_be_empty_or_long(policy: LeRobotPolicy) -> None:
+    one = observe(policy, 1)
+    for text in ("", "pick up the cube " * 118):
+        batch = Batch(one.arrays, one.mask, (Task(text),))
+        np.testing.assert_array_equal(draw(policy, batch, 2, [1]), draw(policy, one, 2, [1]))
+
+
+def test_a_goal_image_is_refused(policy: LeRobotPolicy) -> None:
+    one = observe(policy, 1)
+    with pytest.raises(UnsupportedError, match="goal image"):
+        policy.encode(Batch(one.arrays, one.mask, (Task("", np.zeros((8, 8, 3), np.uint8)),)))
+
+
+def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
+    folder = copy(ACT, tmp_path / "model")
+    edit_weights(folder, lambda weights: weights.pop("model.action_head.bias"))
+    assert "model.action_head.bias" in refused(folder)
+
+
+def test_a_misshapen_tensor_is_named(tmp_path: Path) -> None:
+    folder = copy(ACT, tmp_path / "model")
+    edit_weights(folder, lambda weights: weights.update({"model.action_head.bias": np.zeros(9, np.float32)}))
+    assert "model.action_head.bias" in refused(folder)
+
+
+@pytest.mark.parametrize("file", [PRE, POST])
+def test_a_step_that_names_a_class_is_refused(tmp_path: Path, file: str) -> None:
+    folder = copy(DDIM, tmp_path / "model")
+    edit_json(folder / file, lambda content: content["steps"].append({"class": "os.system", "config": {}}))
+    assert "'os.system' is not loaded" in refused(folder)
+
+
+def test_an_unknown_type_of_policy_is_refused(tmp_path: Path) -> None:
+    folder = copy(DDIM, tmp_path / "model")
+    edit_json(folder / "config.json", lambda config: config.update(type="tdmpc"))
+    assert "'tdmpc' is not run here" in refused(folder)
+
+
+def test_a_sidecar_of_another_size_is_refused(tmp_path: Path) -> None:
+    folder = copy(DDIM, tmp_path / "model")
+    (folder / "steer.json").write_text('{"action": {}, "observation": []}')
+    with pytest.raises(SpecError, match=r"steer\.json"):
+        load(ModelName("lerobot", str(folder)))
+
+
+def test_the_worker_leaves_with_a_parent_that_was_killed() -> None:
+    code = (
+        "import sys, time; from policies.lerobot import load; from steer.model_name import ModelName\n"
+        f"policy = load(ModelName('lerobot', {str(DDIM)!r}))\n"
+        "print(policy.worker_pid, flush=True); sys.stdin.read()"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = os.pidfd_open(int(parent.stdout.readline()))
+    parent.kill()
+    parent.communicate()
+    try:
+        import select
+
+        assert select.select([worker], [], [], 30.0)[0], "the worker outlived its parent"
+    finally:
+        os.close(worker)
