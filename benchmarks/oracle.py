@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from rich.console import Console
 
+from benchmarks.cells import ENVIRONMENT
 from steer import registry
 from steer.decision import Decision, Request
 from steer.engine import Engine
@@ -27,20 +28,18 @@ from steer.parallel import WorkerPool
 from steer.progress import ProgressBar
 from steer.robot import Frame
 
-ENVIRONMENT = "steer/PickPlace-v0"
-
 
 @dataclass(frozen=True)
 class OracleSettings:
     """How much is rolled out."""
 
-    episodes: int = 24
+    episodes: int = 16
     """Steered episodes along which states are taken."""
     states: int = 4
     """States per episode, spread over its decisions (short episodes give fewer)."""
     samples: int = 8
     """K, candidates per state."""
-    rollouts: int = 12
+    rollouts: int = 10
     """Continuations per candidate; half choose, half value."""
     seed: int = 300_000
     """Seed of the first episode: none that anything was trained or tuned on."""

@@ -9,8 +9,6 @@ made again, so a run that was stopped goes on. The last line is one JSON object,
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,17 +19,13 @@ from typing import Any
 import tyro
 from rich.console import Console
 
+from benchmarks.cells import ENVIRONMENT, Cells, success_of
 from benchmarks.keep import keep
 from benchmarks.oracle import OracleSettings, oracle_share
 from steer.evaluation.rollout import RolloutSettings
-from steer.evaluation.runner import Job, Runner
 from steer.evaluation.setup import Setup
-from steer.evaluation.statistics import paired_difference, wilson
 from steer.parallel import cores
-from steer.progress import ProgressBar
 from steer.selection import Selection
-
-ENVIRONMENT = "steer/PickPlace-v0"
 
 # What differs from the recipe (two members, MSE, Cal-QL, executed prefix, reached poses): flags of `steer train critic`.
 CRITICS: Mapping[str, Sequence[str]] = {
@@ -63,6 +57,16 @@ class Cell:
     def name(self) -> str:
         return f"{self.table}-{self.variant}"
 
+    @property
+    def key(self) -> str:
+        """What is played, whatever table asks for it: the same critic, K and rule are one cell."""
+        if self.samples == 1:
+            return "cell-base"
+        if self.choose == "random":
+            return f"cell-random-k{self.samples}"
+        refine = self.refine.replace(":?", "-").replace("&", "-").replace("=", "")
+        return "-".join(part for part in ("cell", self.critic, f"k{self.samples}", self.choose, refine) if part)
+
 
 CELLS = (
     *(Cell("k", str(k), samples=k) for k in (1, 4, 8, 16, 32, 64)),
@@ -85,6 +89,8 @@ CELLS = (
     Cell("controls", "random", choose="random"),
     Cell("controls", "shuffled", "shuffled"),
 )
+
+BASE = Cell("k", "1", samples=1)
 
 
 @dataclass(frozen=True)
@@ -115,14 +121,15 @@ class Arguments:
     """Print only the JSON object."""
 
     def run(self) -> None:
-        console = Console(stderr=True, quiet=self.json)
-        self.work.mkdir(parents=True, exist_ok=True)
-        cells = [cell for cell in CELLS if self._wants(cell.table)]
-        self._train_critics(sorted({cell.critic for cell in cells} | {"recipe"}), console)
-        results = self._play([Cell("k", "1", samples=1), *cells], console)
-        tables = self._tables(cells, results)
+        cells = Cells(self.work, Console(stderr=True, quiet=self.json))
+        wanted = [cell for cell in CELLS if self._wants(cell.table)]
+        self._train_critics(sorted({cell.critic for cell in wanted} | {"recipe"}), cells)
+        results = {cell.name: self._play(cell, cells) for cell in (BASE, *wanted)}
+        tables: dict[str, Any] = {}
+        for cell in wanted:
+            tables.setdefault(cell.table, {})[cell.variant] = success_of(results[cell.name], results[BASE.name])
         if self._wants("oracle"):
-            tables["oracle"] = self._once("oracle", partial(self._oracle, console))
+            tables["oracle"] = cells.once("oracle", partial(self._oracle, cells.console))
         kept = json.loads(self.out.read_text()) if self.out.exists() else {}
         keep(self.out, kept | tables)
         print(json.dumps(kept | tables))
@@ -130,54 +137,24 @@ class Arguments:
     def _wants(self, table: str) -> bool:
         return not self.only or table in self.only
 
-    def _once(self, name: str, make: Any) -> Any:
-        """A cell's result: read if it is there, else made and kept."""
-        path = self.work / f"{name}.json"
-        if not path.exists():
-            keep(path, make())
-        return json.loads(path.read_text())
-
-    def _train_critics(self, names: Sequence[str], console: Console) -> None:
+    def _train_critics(self, names: Sequence[str], cells: Cells) -> None:
         """Missing critics, one per core at a time. The recipe comes first: it fills the candidate cache for all."""
         missing = [name for name in names if not self._critic(name).exists()]
-        first = [name for name in missing if name == "recipe"]
-        for name in first:
-            self._train(name, console)
+        for name in missing:
+            if name == "recipe":
+                self._train(name, cells)
         with ThreadPoolExecutor(cores()) as pool:
-            list(pool.map(partial(self._train, console=console), [name for name in missing if name != "recipe"]))
+            list(pool.map(partial(self._train, cells=cells), [name for name in missing if name != "recipe"]))
 
-    def _train(self, name: str, console: Console) -> None:
-        console.print(f"training {name}")
+    def _train(self, name: str, cells: Cells) -> None:
         words = ["train", "critic", self.data, self._critic(name), "--policy", self.policy, "--seed", self.train_seed]
-        words += ["--threads", 1]
-        command = [sys.executable, "-m", "steer.cli.main", *map(str, words), *CRITICS[name]]
-        log = self.work / f"{name}.log"
-        with log.open("w") as output:
-            done = subprocess.run(command, stdout=output, stderr=output, check=False)
-        if done.returncode:
-            raise SystemExit(f"training {name} failed, see {log}:\n{log.read_text()[-2000:]}")
+        cells.steer(name, [*words, "--threads", 1, *CRITICS[name]])
 
     def _critic(self, name: str) -> Path:
         return self.work / "critics" / name
 
-    def _play(self, cells: Sequence[Cell], console: Console) -> dict[str, list[bool]]:
-        """Successes of each cell, in the order of the initial states."""
-        results: dict[str, list[bool]] = {}
-        for cell in cells:
-            # The same critic, K and rule under another table's name is the same cell.
-            results[cell.name] = self._once(self._key(cell), partial(self._successes, cell, console))
-        return results
-
-    def _key(self, cell: Cell) -> str:
-        refine = cell.refine.replace(":?", "-").replace("&", "-").replace("=", "")
-        parts = [cell.critic, f"k{cell.samples}", cell.choose, refine]
-        if cell.samples == 1:
-            parts = ["base"]
-        if cell.choose == "random":
-            parts = [f"random-k{cell.samples}"]
-        return "cell-" + "-".join(part for part in parts if part)
-
-    def _successes(self, cell: Cell, console: Console) -> list[bool]:
+    def _play(self, cell: Cell, cells: Cells) -> list[bool]:
+        """Successes of the cell, in the order of the initial states."""
         setup = Setup(ENVIRONMENT, str(self.policy), str(self._critic(cell.critic)), refine=cell.refine)
         settings = RolloutSettings(
             num_samples=cell.samples,
@@ -185,28 +162,7 @@ class Arguments:
             execute=4,
             selection=Selection(choose=cell.choose),  # type: ignore[arg-type]  # one of CELLS
         )
-        jobs = [Job(self.seed + i, settings) for i in range(self.episodes)]
-        with Runner(setup) as runner, ProgressBar(console) as bar:
-            task = bar.add_task(cell.name, total=len(jobs))
-            played = runner.run(jobs, lambda done, _: bar.update(task, completed=done))
-        return [rollout.success for rollout in played]
-
-    def _tables(self, cells: Sequence[Cell], results: Mapping[str, list[bool]]) -> dict[str, Any]:
-        """table -> variant -> success with its Wilson interval, and the paired difference from the base."""
-        tables: dict[str, Any] = {}
-        base = results["k-1"]
-        for cell in cells:
-            success = results[cell.name]
-            rate, low, high = wilson(sum(success), len(success))
-            gain, gain_low, gain_high = paired_difference(base, success)
-            tables.setdefault(cell.table, {})[cell.variant] = {
-                "success": rate,
-                "low": round(low, 4),
-                "high": round(high, 4),
-                "episodes": len(success),
-                "gain": [round(value, 4) for value in (gain, gain_low, gain_high)],
-            }
-        return tables
+        return cells.play(cell.key, setup, settings, range(self.seed, self.seed + self.episodes))
 
     def _oracle(self, console: Console) -> dict[str, Any]:
         return oracle_share(str(self.policy), str(self._critic("recipe")), self.temperature, self.oracle, console)
