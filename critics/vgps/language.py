@@ -6,7 +6,8 @@ TensorFlow graph, which few want beside their robot, so a table of ready vectors
     JSON    {"put the spoon on the towel": [0.012, ...], ...}
     .npz    "instructions": text [N], "embeddings": float32 [N, 512]       (numpy.savez; read without pickle)
 
-A table knows its instructions to the letter, and refuses others.
+A table knows its instructions to the letter, and refuses others. The empty instruction, unless the table has it, is the zero
+vector, which leaves the critic unconditioned: that is how a server warms it. A warning says so, once.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import structlog
 from jaxtyping import Float
 
 from steer.errors import ConfigError, SpecError
@@ -28,6 +30,7 @@ from steer.errors import ConfigError, SpecError
 MUSE = "https://tfhub.dev/google/universal-sentence-encoder-multilingual/3"
 HUB = "tensorflow-hub"
 _SHOWN = 80
+_log = structlog.get_logger(__name__)
 
 
 class InstructionEncoder(Protocol):
@@ -51,6 +54,7 @@ class EmbeddingTable:
             raise ConfigError("embeddings hold numbers that are not finite: make the table again")
         self.instructions = tuple(instructions)
         self.embeddings = embeddings.astype(np.float32)
+        self._warned = False
         self._row = {instruction: row for row, instruction in enumerate(instructions)}
         if len(self._row) != len(self.instructions):
             raise ConfigError("an instruction stands in the table twice: keep one of them")
@@ -82,10 +86,18 @@ class EmbeddingTable:
 
     def __call__(self, instructions: Sequence[str]) -> Float[np.ndarray, "b t"]:
         """Raises `SpecError` for an instruction that is not in the table."""
-        for instruction in instructions:
-            if instruction not in self._row:
-                raise SpecError(self._unknown(instruction))
-        return self.embeddings[[self._row[instruction] for instruction in instructions]]
+        return np.stack([self._vector(instruction) for instruction in instructions])
+
+    def _vector(self, instruction: str) -> Float[np.ndarray, " t"]:
+        if instruction in self._row:
+            vector: Float[np.ndarray, " t"] = self.embeddings[self._row[instruction]]
+            return vector
+        if instruction:
+            raise SpecError(self._unknown(instruction))
+        if not self._warned:
+            self._warned = True
+            _log.warning("no instruction was given and the table has no vector for that: scored without one")
+        return np.zeros(self.size, np.float32)
 
     def _unknown(self, instruction: str) -> str:
         shown = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ from critics.vgps.bounds import PUBLISHED
 from critics.vgps.critic import VGPSCritic
 from critics.vgps.language import EmbeddingTable
 from steer import registry
+from steer.client.steering_client import SteeringClient
 from steer.decision import Request
 from steer.engine import Engine
 from steer.errors import CheckpointError, ConfigError, SpecError, UnsupportedError
-from steer.observation import Batch, Observation, Task
+from steer.observation import Batch, Observation, ObservationSpec, Task
 from steer.robot import RobotSpec, write_robot
-from steer.spec import Array
+from steer.server.server import ServerConfig, running
+from steer.spec import Array, ArraySpec
 from tests.critics.vgps import toys
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
@@ -117,6 +120,31 @@ def test_it_ranks_what_a_caller_brings() -> None:
     np.testing.assert_array_equal(decision.chunk, brought[decision.chosen])
 
 
+def test_a_server_offers_it_to_policies_elsewhere() -> None:
+    """With a table that has no empty instruction: warming must not need one."""
+    stated = replace(
+        PUBLISHED["bridge"].action_spec(),
+        kind="delta", frame="base", reference="measured", rotation="rpy", gripper="positive_opens",
+    )  # fmt: skip
+    axes = tuple(replace(axis, unit="m") for axis in stated.axes)
+    table = EmbeddingTable(["open the drawer"], np.ones((1, 512), np.float32))
+    action = replace(stated, axes=axes)
+    critic = VGPSCritic.from_flax(toys.FILE_FORM, PUBLISHED["bridge"], table, stated=toys.SMALL, action=action)
+    robot = RobotSpec("widowx", action, ObservationSpec((ArraySpec("image", "uint8", (48, 64, 3)),)))
+    request = Request(
+        Observation.single({"image": IMAGE}), Task("open the drawer"), candidates=actions(count=6, steps=4)[0]
+    )
+    here = Engine(None, critic).rerank([request])[0]
+    with running(Engine(None, critic), ServerConfig(address="127.0.0.1:0", warm_samples=2)) as address:
+        client = SteeringClient(address, robot)
+        decision = client.rerank(request)
+        with pytest.raises(SpecError, match="'shut the drawer' is not among the 1"):
+            client.rerank(replace(request, task=Task("shut the drawer")))
+        client.close()
+    np.testing.assert_array_equal(decision.scores, here.scores)
+    assert decision.chosen == here.chosen
+
+
 def test_saved_as_one_of_our_folders_it_loads_by_path_alone(tmp_path: Path, table: Path) -> None:
     critic = named(table)
     version = critic.save(tmp_path / "saved", card="A critic.")
@@ -133,8 +161,7 @@ def test_saved_as_one_of_our_folders_it_loads_by_path_alone(tmp_path: Path, tabl
 
 
 def test_a_sidecar_says_what_the_actions_mean(tmp_path: Path, table: Path) -> None:
-    stated = PUBLISHED["bridge"].action_spec()
-    stated = type(stated)(stated.axes, "delta", "base", "measured", "rpy", "positive_opens", 5.0)
+    stated = replace(PUBLISHED["bridge"].action_spec(), kind="delta", frame="base")
     write_robot(tmp_path / "robot.json", RobotSpec("widowx", stated, toys.critic().spec.observation))
     assert named(table, f"&robot={tmp_path / 'robot.json'}").spec.action == stated
 

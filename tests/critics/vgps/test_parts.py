@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from critics.vgps.bounds import PUBLISHED, Bounds, read_action, read_bounds
 from critics.vgps.images import resize_lanczos3
@@ -121,7 +122,7 @@ def test_a_table_knows_its_instructions(table: Path) -> None:
     ("instruction", "words"),
     [
         ("open the drawr", r"near it are \['open the drawer'\]"),
-        ("", "instruction '' is not among the 2"),
+        ("Open the drawer", "is not among the 2"),
         ("x" * 2000, r"\(2000 characters\)"),
     ],
 )
@@ -129,6 +130,16 @@ def test_an_instruction_that_is_not_in_the_table_is_refused(table: Path, instruc
     with pytest.raises(SpecError, match=words) as caught:
         EmbeddingTable.read(table)([instruction])
     assert len(str(caught.value)) < 500
+
+
+def test_no_instruction_is_the_zero_vector_and_said_once(table: Path) -> None:
+    encoder = EmbeddingTable.read(table)
+    with capture_logs() as logs:
+        got = encoder(["", "close it", ""])
+    np.testing.assert_array_equal(got, np.array([[0, 0], [3, 4.5], [0, 0]], np.float32))
+    assert [(log["log_level"], log["event"][:18]) for log in logs] == [("warning", "no instruction was")]
+    own = EmbeddingTable(["", "a"], np.array([[1.0], [2.0]], np.float32))
+    assert own([""]).tolist() == [[1.0]]
 
 
 @pytest.mark.parametrize(
