@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from policies.checkpoints import load_weights
 from policies.config import TrainingConfig
-from steer.checkpoints import Checkpoint, require_kind, require_weights, write_checkpoint
+from steer.checkpoints import Checkpoint, require_kind, write_checkpoint
 from steer.errors import SpecError
 from steer.normalize import NormalizeActions, fit_vector
 from steer.observation import ObservationSpec
@@ -213,12 +214,6 @@ def fit_transforms(config: TrainingConfig, spec: PolicySpec, frames: Frames) -> 
             values = near.observe({array.name: values})[array.name]
         transforms.append(fit_vector(array.name, values))
     return Pipeline((*transforms, NormalizeActions.of(spec.action)))
-
-
-def load_weights(network: nn.Module, checkpoint: Checkpoint) -> None:
-    """Give the network a checkpoint's weights. Raises `CheckpointError` unless they are exactly its tensors."""
-    require_weights(checkpoint, {name: tuple(value.shape) for name, value in network.state_dict().items()})
-    network.load_state_dict({name: torch.from_numpy(value) for name, value in checkpoint.weights.items()})
 
 
 def _taken_over(start: Checkpoint, config: TrainingConfig, frames: Frames) -> PolicySpec:

@@ -1,4 +1,4 @@
-"""`DiffusionNetwork`: encoder and denoiser; its `forward` is the training loss."""
+"""`DiffusionNetwork`: encoder and backbone; its `forward` is the training loss."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from policies.backbones.network import DenoisingNetwork
 from policies.diffusion.config import DiffusionConfig
-from policies.diffusion.denoiser import Denoiser
-from policies.encoder import ObservationEncoder, vector_sizes
 from policies.training import weighted_mean
 from steer.policy import PolicySpec
 from steer.transforms import Pipeline
 
 
-class DiffusionNetwork(nn.Module):
+class DiffusionNetwork(DenoisingNetwork):
     """Everything that is trained, and the noise levels it was trained with (so that serving needs no scheduler)."""
 
     alphas_cumprod: Tensor
@@ -29,18 +28,9 @@ class DiffusionNetwork(nn.Module):
         alphas_cumprod: Float[Tensor, " t"] | None = None,
     ) -> None:
         """alphas_cumprod: float32[T]; None leaves room for those of a checkpoint."""
-        super().__init__()
+        super().__init__(config, spec, transforms)
         levels = torch.ones(config.diffusion_steps) if alphas_cumprod is None else alphas_cumprod
         self.register_buffer("alphas_cumprod", levels)
-        self.encoder = ObservationEncoder(spec.observation, vector_sizes(spec, transforms), config.image_features)
-        self.denoiser = Denoiser(
-            spec.horizon * spec.action.size,
-            self.encoder.size,
-            config.hidden,
-            config.expansion,
-            config.blocks,
-            config.time_features,
-        )
 
     def forward(
         self,
@@ -54,7 +44,6 @@ class DiffusionNetwork(nn.Module):
         """Mean squared error of the predicted noise (Ho et al. 2020, equation 14): (loss, info)."""
         alpha_bar = self.alphas_cumprod[timesteps][:, None]
         x = alpha_bar.sqrt() * chunks.flatten(1) + (1 - alpha_bar).sqrt() * noise.flatten(1)
-        embedding = self.denoiser.embed_condition(self.encoder(arrays, mask)) + self.denoiser.embed_time(timesteps)
-        errors = nn.functional.mse_loss(self.denoiser(x, embedding), noise.flatten(1), reduction="none")
-        loss = weighted_mean(errors, weights)
+        predicted = self.correct(arrays, mask, x, timesteps)
+        loss = weighted_mean(nn.functional.mse_loss(predicted, noise.flatten(1), reduction="none"), weights)
         return loss, {"loss": loss.detach()}

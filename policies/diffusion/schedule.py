@@ -1,6 +1,6 @@
 """Noise levels: diffusers' squared-cosine schedule for training, and its DDIM sampler as a table of numbers.
 
-`Level.step` computes what `diffusers.DDIMScheduler.step` computes (eta 0, clipped x0; a test holds the two equal)
+`DdimLevel.step` computes what `diffusers.DDIMScheduler.step` computes (eta 0, clipped x0; a test holds the two equal)
 without its per-step Python, which would cost more than the network at a batch of one.
 """
 
@@ -28,13 +28,13 @@ def alphas_cumprod(diffusion_steps: int) -> Float[Tensor, " t"]:
 
 
 @dataclass(frozen=True)
-class Level:
-    """One denoising step of DDIM (Song et al. 2021, equation 12): from noise level `timestep` to the next lower one.
+class DdimLevel:
+    """One denoising step of DDIM (Song et al. 2021, equation 12): from noise level `time` to the next lower one.
 
     signal, noise: sqrt(alpha-bar) and sqrt(1 - alpha-bar) here; next_signal, next_noise: at the next level.
     """
 
-    timestep: int
+    time: int
     signal: float
     noise: float
     next_signal: float
@@ -50,7 +50,7 @@ class Level:
         return x0.mul_(self.next_signal).add_(eps, alpha=self.next_noise)
 
 
-def ddim_levels(levels: Float[Tensor, " t"], inference_steps: int) -> tuple[Level, ...]:
+def ddim_levels(levels: Float[Tensor, " t"], inference_steps: int) -> tuple[DdimLevel, ...]:
     """The `inference_steps` levels from the noisiest to the cleanest, evenly spaced and with both ends.
 
     Sampling begins with pure noise, so it has to begin at the level where training saw pure noise; diffusers' default
@@ -64,4 +64,4 @@ def ddim_levels(levels: Float[Tensor, " t"], inference_steps: int) -> tuple[Leve
         return alpha**0.5, (1 - alpha) ** 0.5
 
     following = [*timesteps[1:], -1]
-    return tuple(Level(t, *root(t), *root(lower)) for t, lower in zip(timesteps, following, strict=True))
+    return tuple(DdimLevel(t, *root(t), *root(lower)) for t, lower in zip(timesteps, following, strict=True))

@@ -1,13 +1,13 @@
 import torch
 
-from policies.diffusion.denoiser import Denoiser
+from policies.backbones.mlp import ResidualMlp
 from policies.encoder import ImageEncoder, ObservationEncoder
 from steer.observation import ObservationSpec
 from tests.policies.toys import IMAGE, STATE
 
 
 def test_the_split_first_layer_is_one_linear_layer() -> None:
-    denoiser = Denoiser(chunk=6, condition=5, hidden=16, expansion=32, blocks=1, time_features=8)
+    denoiser = ResidualMlp(chunk=6, condition=5, hidden=16, expansion=32, blocks=1, time_features=8)
     x, features, timesteps = torch.randn(3, 6), torch.randn(3, 5), torch.tensor([0, 7, 49])
     whole = torch.nn.Linear(6 + 5 + 8, 16)
     with torch.no_grad():
@@ -21,7 +21,7 @@ def test_the_split_first_layer_is_one_linear_layer() -> None:
 
 
 def test_the_recipe_has_half_a_million_parameters() -> None:
-    denoiser = Denoiser(chunk=28, condition=25, hidden=256, expansion=512, blocks=2, time_features=32)
+    denoiser = ResidualMlp(chunk=28, condition=25, hidden=256, expansion=512, blocks=2, time_features=32)
 
     assert sum(p.numel() for p in denoiser.parameters()) == 556_572
 

@@ -19,11 +19,11 @@ def test_the_table_is_diffusers_ddim_step_for_step(diffusion_steps: int, inferen
     generator = torch.Generator().manual_seed(0)
     ours = theirs = torch.randn(3, 8, generator=generator)
 
-    assert [level.timestep for level in levels] == scheduler.timesteps.tolist()
-    lower = [level.timestep for level in levels[1:]] + [-1]
+    assert [level.time for level in levels] == scheduler.timesteps.tolist()
+    lower = [level.time for level in levels[1:]] + [-1]
     for level, timestep, following in zip(levels, scheduler.timesteps, lower, strict=True):
         # diffusers goes down by a fixed T // n, which is not where its own next timestep is: tell it where we go.
-        gap = level.timestep - following
+        gap = level.time - following
         scheduler.num_inference_steps = next(n for n in range(1, diffusion_steps + 1) if diffusion_steps // n == gap)
         eps = torch.randn(3, 8, generator=generator)
         ours = level.step(ours, eps)
@@ -36,7 +36,7 @@ def test_noise_is_added_as_diffusers_adds_it() -> None:
     clean, noise = torch.randn(2, 3, 8)
     level = ddim_levels(alphas_cumprod(50), 8)[2]
 
-    expected = scheduler.add_noise(clean, noise, torch.tensor([level.timestep] * 3))
+    expected = scheduler.add_noise(clean, noise, torch.tensor([level.time] * 3))
 
     torch.testing.assert_close(level.at(clean, noise), expected)
 

@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from policies.backbones.config import TransformerConfig, UnetConfig
+from policies.config import TrainingConfig, chunk_sampler
 from policies.diffusion.config import DiffusionConfig
 from policies.diffusion.objective import DiffusionObjective
 from policies.diffusion.policy import DiffusionPolicy
+from policies.flow.config import FlowConfig
+from policies.flow.objective import FlowObjective
+from policies.flow.policy import FlowPolicy
+from policies.gaussian.config import GaussianConfig
+from policies.gaussian.objective import GaussianObjective
+from policies.gaussian.policy import GaussianPolicy
+from policies.sampling import ChunkPolicy
+from policies.training import ChunkObjective
 from steer.action import ActionAxis, ActionSpec
+from steer.checkpoints import Checkpoint
 from steer.data.frames import Frames
-from steer.data.sampling import ChunkSampler
 from steer.observation import Batch, ObservationSpec, Task
 from steer.robot import RobotSpec
 from steer.spec import Array, ArraySpec
@@ -30,7 +41,37 @@ ACTION = ActionSpec(
     rate_hz=20.0,
 )
 ROBOT = RobotSpec("toy", ACTION, ObservationSpec((STATE, IMAGE)))
-SMALL = DiffusionConfig(hidden=32, expansion=64, blocks=1, steps=60, batch_size=64, warmup_steps=10, image_features=8)
+_SIZES: Any = {
+    "hidden": 32,
+    "expansion": 64,
+    "blocks": 1,
+    "steps": 60,
+    "batch_size": 64,
+    "warmup_steps": 10,
+    "image_features": 8,
+}
+SMALL = DiffusionConfig(**_SIZES)
+SMALL_FLOW = FlowConfig(**_SIZES)
+SMALL_GAUSSIAN = GaussianConfig(**_SIZES)
+UNET: Any = {"backbone": "unet", "unet": UnetConfig(channels=(16, 32), condition=32)}
+TRANSFORMER: Any = {"backbone": "transformer", "transformer": TransformerConfig(width=32, blocks=1)}
+
+# Every family and backbone, small.
+VARIANTS: Mapping[str, TrainingConfig] = {
+    "diffusion_mlp": SMALL,
+    "diffusion_unet": replace(SMALL, **UNET),
+    "diffusion_transformer": replace(SMALL, **TRANSFORMER),
+    "flow_mlp": SMALL_FLOW,
+    "flow_unet": replace(SMALL_FLOW, **UNET, time_sampling="beta"),
+    "flow_transformer": replace(SMALL_FLOW, **TRANSFORMER),
+    "gaussian": SMALL_GAUSSIAN,
+    "gaussian_constant": replace(SMALL_GAUSSIAN, std="constant"),
+}
+FAMILIES: Mapping[type[TrainingConfig], tuple[type[ChunkObjective[Any]], type[Any]]] = {
+    DiffusionConfig: (DiffusionObjective, DiffusionPolicy),
+    FlowConfig: (FlowObjective, FlowPolicy),
+    GaussianConfig: (GaussianObjective, GaussianPolicy),
+}
 
 
 def frames(actions: Array, observations: Mapping[str, Array] | None = None, length: int = 9) -> Frames:
@@ -75,23 +116,29 @@ def image_frames(total: int = 200) -> Frames:
     return frames(actions, {"state": state, "camera.front": images})
 
 
-def trained(config: DiffusionConfig, data: Frames, steps: int | None = None, seed: int = 0) -> DiffusionObjective:
+def make(config: TrainingConfig, data: Frames, seed: int = 0, start: Checkpoint | None = None) -> ChunkObjective[Any]:
+    """The objective of the family that `config` belongs to."""
+    return FAMILIES[type(config)][0](config, data, seed, start)
+
+
+def trained(config: TrainingConfig, data: Frames, steps: int | None = None, seed: int = 0) -> ChunkObjective[Any]:
     """An objective after `steps` updates (the configuration's by default)."""
     config = config if steps is None else replace(config, steps=steps)
-    objective = DiffusionObjective(config, data, seed)
-    sampler = ChunkSampler(data, config.horizon, config.window, config.batch_size, seed)
+    objective = make(config, data, seed)
+    sampler = chunk_sampler(config, data, seed)
     for _ in range(config.steps):
         objective.step(sampler.sample())
     return objective
 
 
-def saved(objective: DiffusionObjective, path: Path) -> DiffusionPolicy:
+def saved(objective: ChunkObjective[Any], path: Path) -> ChunkPolicy:
     """The policy, through a checkpoint folder."""
     objective.save(path)
-    return DiffusionPolicy.load(path)
+    policy: ChunkPolicy = FAMILIES[type(objective.config)][1].load(path)
+    return policy
 
 
-def batch(policy: DiffusionPolicy, rows: int = 1, seed: int = 0) -> Batch:
+def batch(policy: ChunkPolicy, rows: int = 1, seed: int = 0) -> Batch:
     """Random conforming observations."""
     rng = np.random.default_rng(seed)
     return Batch.stack([policy.spec.observation.generate(rng) for _ in range(rows)])

@@ -1,32 +1,17 @@
-"""The network that predicts noise: a residual MLP over a flattened chunk.
+"""A residual MLP over a flattened chunk.
 
-The first layer is linear in (chunk, observation, time), so it is kept as three parts: the observation's is computed once
-per observation and the time's once per denoising step, whatever the number of candidates.
+The first layer is linear in (chunk, observation, time), so it is kept as three parts, of which only the chunk's is computed per
+candidate.
 """
 
 from __future__ import annotations
 
 import math
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-
-class TimeFeatures(nn.Module):
-    """Sinusoidal features of the denoising step (Vaswani et al. 2017, section 3.5)."""
-
-    frequencies: Tensor
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        half = features // 2
-        frequencies = torch.exp(-math.log(10_000.0) * torch.arange(half) / max(half - 1, 1))
-        self.register_buffer("frequencies", frequencies, persistent=False)
-
-    def forward(self, timesteps: Int[Tensor, " s"]) -> Float[Tensor, "s f"]:
-        angles = timesteps[:, None].float() * self.frequencies
-        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+from policies.backbones.base import Backbone, TimeFeatures
 
 
 class Residual(nn.Module):
@@ -38,13 +23,13 @@ class Residual(nn.Module):
         self.rise = nn.Linear(width, expansion)
         self.fall = nn.Linear(expansion, width)
 
-    def forward(self, x: Float[Tensor, "n w"]) -> Float[Tensor, "n w"]:
+    def forward(self, x: Float[Tensor, "*n w"]) -> Float[Tensor, "*n w"]:
         hidden: Tensor = self.fall(nn.functional.gelu(self.rise(self.norm(x))))
         return x + hidden
 
 
-class Denoiser(nn.Module):
-    """Noise in a chunk of `chunk` = H * A numbers, given `condition` observation features."""
+class ResidualMlp(Backbone):
+    """Chunks of `chunk` = H * A numbers, given `condition` observation features."""
 
     def __init__(
         self, chunk: int, condition: int, hidden: int, expansion: int, blocks: int, time_features: int
@@ -71,12 +56,11 @@ class Denoiser(nn.Module):
         part: Tensor = self.from_condition(features)
         return part
 
-    def embed_time(self, timesteps: Int[Tensor, " s"]) -> Float[Tensor, "s w"]:
-        """The denoising step's part of the first layer."""
-        part: Tensor = self.from_time(self.time(timesteps))
+    def embed_time(self, times: Shaped[Tensor, " s"]) -> Float[Tensor, "s w"]:
+        """The time's part of the first layer."""
+        part: Tensor = self.from_time(self.time(times))
         return part
 
-    def forward(self, x: Float[Tensor, "n c"], embedding: Float[Tensor, "n w"]) -> Float[Tensor, "n c"]:
-        """Noise in the chunks `x`; `embedding` is the sum of the two other parts, one row per chunk."""
-        noise: Tensor = self.head(self.norm(self.blocks(self.from_chunk(x) + embedding)))
-        return noise
+    def forward(self, x: Float[Tensor, "*n c"], embedding: Float[Tensor, "*#n w"]) -> Float[Tensor, "*n c"]:
+        correction: Tensor = self.head(self.norm(self.blocks(self.from_chunk(x) + embedding)))
+        return correction
