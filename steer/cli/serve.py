@@ -64,11 +64,12 @@ class Serve:
             self.server,
             may_steer,
             lambda address: console.print(f"serving on {address}, Ctrl-C stops"),
-            self._openpi(),
+            self.openpi(),
         )
         console.print("stopped")
 
-    def _openpi(self) -> OpenpiConfig | None:
+    def openpi(self) -> OpenpiConfig | None:
+        """The endpoint for openpi's clients, if one is asked for."""
         if self.openpi_port is None:
             return None
         from steer.server.openpi import OpenpiConfig

@@ -29,14 +29,20 @@ _MOST_VALUES = 80
 
 def compare(folder: Path) -> Iterator[Comparison]:
     """All messages and connections in `folder`."""
-    for path in sorted(folder.glob("*.json")):
+    described_files = sorted(folder.glob("*.json"))
+    if not described_files:
+        raise FileNotFoundError(f"{folder}: no NAME.json describes a message")
+    for path in described_files:
         content = path.with_suffix(".bin")
         described = json.loads(path.read_text())
         yield from _message(content, described) if content.exists() else _error(path, described)
     for path in sorted(folder.glob("*.bin")):
         if path.name.endswith(CLIENT):
             yield from _connection(path, path.with_name(path.name.removesuffix(CLIENT) + SERVER))
-        elif not path.name.endswith(SERVER) and not path.with_suffix(".json").exists():
+        elif path.name.endswith(SERVER):
+            if not path.with_name(path.name.removesuffix(SERVER) + CLIENT).exists():
+                raise FileNotFoundError(f"{path}: the other direction of the connection is missing")
+        elif not path.with_suffix(".json").exists():
             raise FileNotFoundError(f"{path}: no {path.stem}.json says what it holds")
 
 

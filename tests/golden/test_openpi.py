@@ -68,3 +68,15 @@ def test_a_message_without_description_is_an_error(copy: Path) -> None:
     (copy / "obs_aloha.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"no obs_aloha\.json"):
         list(compare(copy))
+
+
+@pytest.mark.parametrize("direction", ["client_to_server", "server_to_client"])
+def test_half_a_connection_is_an_error(copy: Path, direction: str) -> None:
+    (copy / f"handshake_{direction}.bin").unlink()
+    with pytest.raises(FileNotFoundError):
+        list(compare(copy))
+
+
+def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        list(compare(tmp_path))

@@ -18,9 +18,11 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
+import tyro
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from steer.cli.serve import Serve
 from steer.decision import Request
 from steer.engine import Engine
 from steer.errors import ConfigError, UnavailableError, UnsupportedError
@@ -278,7 +280,8 @@ def test_a_web_page_cannot_connect(address: str) -> None:
 
 
 def test_too_many_connections_are_turned_away() -> None:
-    with endpoint(max_connections=1) as address, robot(address), connect(address, proxy=None) as second:
+    with endpoint(max_connections=1) as address, robot(address):
+        second = connect(address, proxy=None).__enter__()
         with pytest.raises(ConnectionClosed) as closed:
             second.recv(30)
     assert closed.value.rcvd is not None
@@ -421,3 +424,13 @@ def test_one_signal_stops_both_endpoints() -> None:
 def test_the_metadata_is_plain_data(address: str) -> None:
     with robot(address) as (_, metadata):
         assert json.loads(json.dumps(metadata)) == metadata
+
+
+def test_the_flags_of_the_command_make_the_endpoint() -> None:
+    words = (
+        "--policy p --openpi-port 0 --openpi-execute 4 --openpi-samples 16 --openpi-map observation/state=state i:a=b"
+    )
+    config = tyro.cli(Serve, args=words.split()).openpi()
+    keys = KeyMap({"state": "observation/state", "b": "i:a"})
+    assert config == OpenpiConfig(port=0, execute=4, num_samples=16, keys=keys)
+    assert tyro.cli(Serve, args=["--policy", "p"]).openpi() is None
