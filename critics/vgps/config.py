@@ -147,6 +147,15 @@ def infer_network(shapes: Shapes, stated: Stated) -> NetworkConfig:
     encoder = infer_encoder(
         {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}, stated
     )
+    if (
+        encoder.spatial_kernel
+        and stated.image_size
+        and encoder.spatial_kernel[:2] != encoder.feature_map(stated.image_size)
+    ):
+        raise CheckpointError(
+            f"learned embeddings are for a feature map of {encoder.spatial_kernel[:2]}, images of {stated.image_size} give "
+            f"{encoder.feature_map(stated.image_size)}: state the image_size that it was trained with"
+        )
     layers = _numbered(shapes, r"network/Dense_(\d+)/kernel")
     if not layers or any(len(shape) != 3 for shape in layers):
         raise CheckpointError(

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from critics.vgps.config import Stated, infer_encoder, infer_network
 from critics.vgps.critic import build
@@ -72,6 +74,16 @@ def test_a_pooling_that_cannot_be_is_refused() -> None:
         build(toys.arrays().items(), Stated(pooling="none", image_size=None), "here")
 
 
+def test_learned_embeddings_tell_images_of_another_size() -> None:
+    arrays = {name: value.shape for name, value in toys.arrays().items()}
+    arrays["encoder/encoder/SpatialLearnedEmbeddings_0/kernel"] = (4, 5, 8, 3)
+    arrays["network/Dense_0/kernel"] = (2, 8 * 3 + 7, 16)
+    with pytest.raises(CheckpointError, match=r"feature map of \(4, 5\), images of \(256, 256\) give \(32, 32\)"):
+        infer_network(arrays, Stated())
+    config = infer_network(arrays, Stated(image_size=(32, 33)))
+    assert (config.encoder.pooling, config.action_size) == ("spatial_learned_embeddings", 7)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -100,3 +112,10 @@ def test_text_is_demanded_where_it_conditions_and_refused_where_not() -> None:
 def test_same_padding_puts_the_smaller_half_first(size: int, kernel: int, stride: int, before: int, after: int) -> None:
     padded = pad_same(torch.ones(1, 1, size, 1), kernel, stride)[0, 0].sum(-1)
     assert padded.tolist() == [0.0] * before + [1.0] * size + [0.0] * after
+
+
+@given(size=st.integers(1, 40), kernel=st.integers(1, 7), stride=st.integers(1, 3))
+def test_same_padding_gives_one_window_per_stride(size: int, kernel: int, stride: int) -> None:
+    padded = pad_same(torch.ones(1, 1, size, 1), kernel, stride).shape[2]
+    assert (padded - kernel) // stride + 1 == -(-size // stride)
+    assert padded == size or (padded - kernel) % stride == 0
