@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from steer.action import ActionSpec
 from steer.critic import Critic
 from steer.decision import Decision, Request
+from steer.distinct import distinct
 from steer.errors import SpecError, UnsupportedError
 from steer.observation import Batch, Observation, ObservationSpec
 from steer.policy import Context, Policy
@@ -191,20 +192,25 @@ class Engine:
                 self._refine(requests, proposal, policy_context, critic_context, executed)
             with proposal.timed("score"):
                 steps = self.critic.spec.scored_steps(requests[0].num_committed + executed)
-                members = self.critic.score(critic_context, np.nan_to_num(proposal.candidates[:, :, :steps]))
-            self._check_scores(members, proposal)
+                members = self._score(critic_context, np.nan_to_num(proposal.candidates[:, :, :steps]))
         with proposal.timed("select"):
             return [
                 self._select(row, request, proposal, members[:, row], executed) for row, request in enumerate(requests)
             ]
 
-    def _check_scores(self, members: Float[np.ndarray, "m b k"], proposal: _Proposal) -> None:
+    def _score(self, context: Context, actions: Float[np.ndarray, "b k e a"]) -> Float[np.ndarray, "m b k"]:
+        """The critic's scores; chunks that are equal as far as they are scored are scored once."""
         assert self.critic is not None
-        expected = (self.critic.spec.members, *proposal.usable.shape)
+        first, where = distinct(actions)
+        repeated = first.shape[1] < actions.shape[1]
+        asked = np.take_along_axis(actions, first[:, :, None, None], axis=1) if repeated else actions
+        members = self.critic.score(context, asked)
+        expected = (self.critic.spec.members, *asked.shape[:2])
         if members.shape != expected:
             raise SpecError(f"the critic's scores: got shape {members.shape}, expected (M, B, K) = {expected}")
         if not np.isfinite(members).all():
             raise SpecError("the critic's scores are not finite: its weights or its input are broken")
+        return np.take_along_axis(members, where[None], axis=2) if repeated else members
 
     def _refine(
         self,
