@@ -65,12 +65,11 @@ def draw(
     cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
     index = (cumulative < quantiles[..., None] * cumulative[..., -1:]).sum(-1)
     # Rounding may leave the quantile above the whole sum.
-    last = logits.shape[-1] - 1
-    inside: Tensor = torch.clamp(index, max=last)
-    return inside
+    return index.clamp(max=logits.shape[-1] - 1)
 
 
 def candidate_quantiles(seeds: Int[np.ndarray, " b"], num_samples: int, num_tokens: int) -> Float[Tensor, "b k s"]:
     """One number in (0, 1) per candidate and token, float64: the candidate noise through the normal distribution."""
     noise = torch.from_numpy(candidate_noise(seeds, num_samples, (num_tokens,)))
-    return torch.special.ndtr(noise.double())
+    quantiles: Tensor = torch.special.ndtr(noise.double())
+    return quantiles
