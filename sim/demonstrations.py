@@ -19,6 +19,9 @@ from steer.spec import Array
 # Keeps the expert's random numbers apart from the environment's, which are drawn from the same seed.
 EXPERT_STREAM: Final = 1
 
+SOURCE: Final = "expert"
+"""`Episode.source` of a demonstration."""
+
 
 def demonstrate(env: gymnasium.Env[dict[str, Any], Any], seed: int, mode: Mode | None = None) -> Episode:
     """Let the expert act for one episode of `env`, a `steer/PickPlace-v0` in any wrapper; success as the simulator sees it.
@@ -47,7 +50,7 @@ def demonstrate(env: gymnasium.Env[dict[str, Any], Any], seed: int, mode: Mode |
         success=bool(info["success"]),
         success_source="simulator",
         task=Task(str(info["task"])),
-        source="expert",
+        source=SOURCE,
         info={
             "seed": seed,
             "mode": expert.mode.value,

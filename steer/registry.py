@@ -146,7 +146,9 @@ def _load(group: str, kind: str) -> Any:
         what = group.removeprefix("steer.")
         for other in (POLICIES, CRITICS):
             if kind in _entries(other):
-                raise ConfigError(f"{kind!r} is a kind of {other.removeprefix('steer.')}, but one of {what} is wanted here")
+                raise ConfigError(
+                    f"{kind!r} is a kind of {other.removeprefix('steer.')}, but one of {what} is wanted here"
+                )
         raise ConfigError(
             f"unknown kind {kind!r} of {what}: installed are {sorted(entries) or 'none'}; "
             "write kind:place, and install the package that brings the kind"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import tyro
 from rich.console import Console
@@ -18,6 +18,9 @@ from steer.data.store import EpisodeStore
 from steer.errors import ConfigError
 from steer.parallel import WorkerPool
 from steer.progress import ProgressBar
+
+Recorded: TypeAlias = tuple[str, bool, int]
+"""Mode, success and length of one demonstration."""
 
 
 @dataclass(frozen=True)
@@ -36,26 +39,37 @@ class Collect:
     def run(self) -> None:
         if self.episodes < 1:
             raise ConfigError(f"--episodes is {self.episodes}: record at least 1")
-        episodes = collect(self.store, self.episodes, self.seed, self.workers)
-        Console().print(_summary(episodes))
+        recorded: list[Recorded] = []
+        console = Console(soft_wrap=True)
+        try:
+            collect(self.store, self.episodes, self.seed, self.workers, recorded)
+        except KeyboardInterrupt:
+            console.print(f"kept {len(recorded)} episodes; the same command records the rest", highlight=False)
+            raise
+        if len(recorded) < self.episodes:
+            console.print(f"{self.episodes - len(recorded)} of these seeds were there already", highlight=False)
+        console.print(_summary(recorded))
 
 
-def collect(path: Path, episodes: int, seed: int, workers: int = 0) -> list[tuple[str, bool, int]]:
-    """Record and store episodes; returns (mode, success, length) of each. Every published episode survives a kill."""
+def collect(path: Path, episodes: int, seed: int, workers: int, recorded: list[Recorded]) -> None:
+    """Record the seeds that the store does not hold yet; what is stored is appended to `recorded` as it comes.
+
+    Every published episode survives a kill, and an interruption publishes what is in memory.
+    """
+    from sim.demonstrations import SOURCE
     from sim.env import PickPlace
 
     environment = PickPlace()
     store = EpisodeStore.create(path, environment.robot_spec, exist_ok=True)
     environment.close()
-    recorded = []
-    seeds = range(seed, seed + episodes)
+    there = {record.info.get("seed") for record in store.records() if record.source == SOURCE}
+    seeds = [number for number in range(seed, seed + episodes) if number not in there]
     with store.writer() as writer, WorkerPool(_demonstrator, workers, describe=_describe) as pool, ProgressBar() as bar:
-        task = bar.add_task("collect", total=episodes)
+        task = bar.add_task("collect", total=len(seeds))
         for episode in pool.map(seeds):
             writer.add(episode)
             bar.advance(task)
             recorded.append((str(episode.info.get("mode", "")), bool(episode.success), len(episode.actions)))
-    return recorded
 
 
 def _demonstrator() -> Callable[[int], Episode]:
@@ -71,7 +85,7 @@ def _describe(seed: int) -> str:
     return f"the demonstration of seed {seed}"
 
 
-def _summary(episodes: list[tuple[str, bool, int]]) -> Table:
+def _summary(episodes: Sequence[Recorded]) -> Table:
     count = Counter(mode for mode, _, _ in episodes)
     good = Counter(mode for mode, success, _ in episodes if success)
     table = Table(

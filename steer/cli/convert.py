@@ -36,6 +36,8 @@ class Convert:
     """Leave out episodes that do not fit, instead of stopping."""
 
     def run(self) -> None:
+        if not self.source.exists():
+            raise ConfigError(f"{self.source}: no such file or folder to convert: check the path")
         console = Console(soft_wrap=True)
         sidecar = self.robot or self.dest.with_name(f"{self.dest.name}.robot.json")
         with ProgressBar(console) as bar:

@@ -18,6 +18,7 @@ COMMANDS = {
     "collect": ("Collect", "record scripted, mixed-quality demonstrations in simulation"),
     "convert": ("Convert", "turn other people's episodes into an episode store"),
     "train": ("Train", "train a policy or a critic from an episode store"),
+    "finetune": ("FineTune", "improve a policy and its critic while the robot works"),
     "inspect": ("Inspect", "print what a checkpoint or an episode store says of itself"),
     "serve": ("Serve", "serve steered actions over gRPC"),
     "run": ("Run", "run a robot against a server at control rate"),
@@ -60,7 +61,9 @@ def _run(command: str, words: Sequence[str]) -> None:
         extra = "sim" if error.name in ("pybullet", "gymnasium", "jinja2", "matplotlib", "av") else "train"
         raise MissingExtraError(str(error.name), extra, f"steer {command}") from error
     name, summary = COMMANDS[command]
-    parsed = tyro.cli(getattr(module, name), prog=f"steer {command}", description=summary, args=words)
+    # A command whose flags depend on its words brings a function that makes them.
+    arguments = module.command(words) if hasattr(module, "command") else getattr(module, name)
+    parsed = tyro.cli(arguments, prog=f"steer {command}", description=summary, args=words)
     parsed.run()
 
 

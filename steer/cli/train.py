@@ -1,12 +1,12 @@
-"""`steer train policy|critic STORE OUT`: train a model from an episode store.
+"""`steer train policy|critic STORE OUT [--kind KIND]`: train a model from an episode store.
 
-Every hyper-parameter of a family's configuration is a flag. `policy` and `critic` are our own families; one that another
-package brings as kind "x" is `policy:x` or `critic:x`.
+Every hyper-parameter of the kind's configuration is a flag, so the command is made for the kind that `--kind` names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import argparse
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar, Union
@@ -33,8 +33,20 @@ if TYPE_CHECKING:
 
 C = TypeVar("C")
 
-# The kinds that `policy` and `critic` stand for.
-_OWN = {registry.POLICIES: "diffusion", registry.CRITICS: "q"}
+# What is trained when `--kind` is not given.
+_DEFAULT = {registry.POLICIES: "diffusion", registry.CRITICS: "q"}
+
+
+def _trainables(group: str) -> Iterator[tuple[str, registry.Trainable]]:
+    for kind in registry.kinds(group):
+        trainable = registry.family(group, kind).trainable
+        if trainable is not None:
+            yield kind, trainable
+
+
+def _help(group: str) -> Any:
+    kinds = ", ".join(kind for kind, _ in _trainables(group))
+    return tyro.conf.arg(help=f"Family: {kinds}. Its hyper-parameters are flags, see --kind KIND --help.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +105,7 @@ class _Training:
 class TrainPolicy(_Training, Generic[C]):
     """Train a policy on every window of every episode, successful or not."""
 
+    kind: Annotated[str, _help(registry.POLICIES)] = _DEFAULT[registry.POLICIES]
     config: Annotated[C, tyro.conf.arg(name="")]
 
     def run(self) -> None:
@@ -110,6 +123,7 @@ class TrainPolicy(_Training, Generic[C]):
 class TrainCritic(_Training, Generic[C]):
     """Train a critic for a policy, then judge on held-out episodes whether it may steer."""
 
+    kind: Annotated[str, _help(registry.CRITICS)] = _DEFAULT[registry.CRITICS]
     policy: str
     """The policy to be steered; its samples at every recorded state are what the critic learns to tell apart."""
     num_candidates: int = 8
@@ -177,13 +191,6 @@ def _trainable(group: str, config: Any) -> registry.Trainable:
     raise ConfigError(f"no installed family is trained with a {type(config).__name__}")
 
 
-def _trainables(group: str) -> Iterator[tuple[str, registry.Trainable]]:
-    for kind in registry.kinds(group):
-        trainable = registry.family(group, kind).trainable
-        if trainable is not None:
-            yield kind, trainable
-
-
 def _print_verdict(result: Verdict, episodes: int) -> None:
     """A table of the figures, intervals in brackets, and the sentence that matters last."""
     table = Table(title=f"Verdict on {episodes} held-out episodes", title_justify="left")
@@ -203,30 +210,26 @@ def _say(text: str) -> None:
     Console(soft_wrap=True).print(text, markup=False, highlight=False)
 
 
-if TYPE_CHECKING:
-    _Command = TrainPolicy[Any] | TrainCritic[Any]
-else:
-
-    def _commands() -> Any:
-        """One subcommand per trainable kind of policy and of critic."""
-        choices = []
-        for group, generic, word in (
-            (registry.POLICIES, TrainPolicy, "policy"),
-            (registry.CRITICS, TrainCritic, "critic"),
-        ):
-            for kind, trainable in _trainables(group):
-                name = word if kind == _OWN[group] else f"{word}:{kind}"
-                choices.append(Annotated[generic[trainable.config], tyro.conf.subcommand(name)])
-        return Union[tuple(choices)]  # noqa: UP007 - built from data
-
-    _Command = _commands()
+def command(words: Sequence[str]) -> Any:
+    """The arguments of `steer train`, with the flags of the kinds that these words choose."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--kind", default="")
+    chosen, rest = parser.parse_known_args(list(words))
+    group = registry.CRITICS if rest[:1] == ["critic"] else registry.POLICIES
+    kinds = {**_DEFAULT, group: chosen.kind or _DEFAULT[group]}
+    policy, critic = (_config(each, kinds[each]) for each in (registry.POLICIES, registry.CRITICS))
+    return Union[  # noqa: UP007 - made of what was found
+        Annotated[TrainPolicy[policy], tyro.conf.subcommand("policy")],  # type: ignore[valid-type]
+        Annotated[TrainCritic[critic], tyro.conf.subcommand("critic")],  # type: ignore[valid-type]
+    ]
 
 
-@dataclass(frozen=True)
-class Train:
-    """Train a policy or a critic from an episode store."""
-
-    what: Annotated[_Command, tyro.conf.arg(name="")]
-
-    def run(self) -> None:
-        self.what.run()
+def _config(group: str, kind: str) -> type[Any]:
+    """The configuration of a kind that can be trained here."""
+    trainables = dict(_trainables(group))
+    if kind not in trainables:
+        what = group.removeprefix("steer.")
+        raise ConfigError(
+            f"--kind {kind}: no such kind of {what} can be trained here: choose one of {sorted(trainables)}"
+        )
+    return trainables[kind].config
