@@ -39,6 +39,7 @@ CRITICS: Mapping[str, Sequence[str]] = {
     "first_action": ("--scores", "first_action"),
     "raw": ("--features", "raw"),
     "shuffled": ("--outcomes", "permuted"),
+    "shuffled_td": ("--outcomes", "permuted", "--algorithm", "td"),
 }
 
 
@@ -87,7 +88,10 @@ CELLS = (
     Cell("refine", "small_steps", refine="gradient:?steps=5&step_size=0.02"),
     Cell("refine", "large_steps", refine="gradient:?steps=5&step_size=0.1"),
     Cell("controls", "random", choose="random"),
-    Cell("controls", "shuffled", "shuffled"),
+    # With the recipe's loss a critic that knows no outcomes still learns from the conservative term to tell recorded actions from
+    # the policy's samples; temporal differences alone leave it nothing.
+    Cell("controls", "shuffled_calql", "shuffled"),
+    Cell("controls", "shuffled_td", "shuffled_td"),
 )
 
 BASE = Cell("k", "1", samples=1)

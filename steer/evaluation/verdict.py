@@ -36,8 +36,9 @@ class Rules:
     """Held-out failed episodes."""
     min_successes: int = 10
     """Held-out successful episodes."""
-    min_auc: float = 0.5
-    """The interval of the AUC must lie above this; 0.5 is guessing."""
+    min_auc: float = 0.7
+    """The interval of the AUC must lie above this; 0.5 is guessing, and a critic that was shown dealt-out outcomes still reached
+    .79 [.67, .90] on the pick-and-place task, because it tells recorded actions from the policy's samples."""
     min_rank_correlation: float = 0.0
     """The interval of the rank correlation must lie above this."""
     min_data_beats: float = 0.35
