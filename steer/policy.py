@@ -50,7 +50,8 @@ class PolicySpec:
             raise UnsupportedError(f"{num_samples} candidates were asked for: ask for at least 1")
         if num_samples > 1 and not self.stochastic:
             raise UnsupportedError(
-                f"{num_samples} candidates were asked of a deterministic policy: ask for 1, or add a Gaussian refiner"
+                f"{num_samples} candidates were asked of a deterministic policy: ask for 1, and add a refiner such as "
+                "'gaussian' to have something to choose among"
             )
         if not (math.isfinite(temperature) and temperature >= 0):
             raise UnsupportedError(f"temperature {temperature} is negative or not finite: give 0 or more")

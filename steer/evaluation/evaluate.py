@@ -84,7 +84,8 @@ def evaluate(
         if keep is not None:
             keep(sides[-1])
     base, steered = sides
-    known = {1: rate(successes(base)), played.num_samples: rate(successes(steered))}
+    # The base is K = 1, also where the steered side has one candidate of the policy and further ones of a refiner.
+    known = {played.num_samples: rate(successes(steered)), 1: rate(successes(base))}
     result = replace(
         _compare(base, steered, runner.facts),
         settings={**(about or {}), **_settings(settings, played, base[0].rate_hz)},
