@@ -286,7 +286,7 @@ def test_oft_sees_two_views_and_proprioception_and_proposes_chunks() -> None:
     assert policy.spec.observation["state"].shape == (8,)
     assert (policy.spec.horizon, policy.spec.stochastic) == (8, False)
     batch = Batch.stack([policy.spec.observation.generate(np.random.default_rng(0))])
-    with pytest.raises(UnsupportedError, match="Gaussian refiner"):
+    with pytest.raises(UnsupportedError, match="refiner"):
         policy.sample(policy.encode(batch), 4, np.array([0]))
 
 
