@@ -1,6 +1,6 @@
 """LeRobot policies: `FAMILY` is their entry in the registry. LeRobot itself is imported by a worker process only.
 
-    lerobot:PATH?device=cpu&python=PATH&tokenizer=PATH&rate_hz=30&start_timeout_s=180&timeout_s=60
+    lerobot:PATH?device=cpu&python=PATH&tokenizer=PATH&rate_hz=30&start_timeout_s=300&timeout_s=60
 
 PATH is a `pretrained_model` folder of LeRobot 0.4.4. Diffusion and ACT are compared with LeRobot's own outputs; VQ-BeT, SmolVLA,
 pi0, pi0.5 and pi0-FAST take the same path and are untested (see `policies.lerobot.sampling`). `steer.json` in the folder states
@@ -12,9 +12,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from policies.lerobot.environment import find_python
-from policies.lerobot.features import DEFAULT_RATE_HZ, read_json
+from policies.lerobot.features import DEFAULT_RATE_HZ
+from policies.lerobot.folder import check_folder
 from policies.lerobot.policy import Launch, LeRobotPolicy
-from steer.errors import CheckpointError
 from steer.model_name import ModelName
 from steer.options import number
 from steer.registry import Family
@@ -27,8 +27,7 @@ def load(name: ModelName) -> LeRobotPolicy:
     name.refuse_unknown(*OPTIONS)
     folder = Path(name.place).absolute()
     # Before seconds go into starting a worker.
-    if "type" not in read_json(folder / "config.json"):
-        raise CheckpointError(f"{folder}: config.json states no policy type: not a LeRobot checkpoint")
+    check_folder(folder)
     arguments = [
         str(folder),
         *("--device", name.options.get("device", "cpu")),

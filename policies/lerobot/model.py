@@ -23,14 +23,13 @@ from policies.lerobot.features import (
     read_sidecar,
     take,
 )
+from policies.lerobot.folder import check_folder
 from policies.lerobot.processors import load_processors
 from policies.lerobot.sampling import SAMPLERS, Draw, Inputs, call_seed, candidate_seeds
 from steer.errors import CheckpointError, SpecError
 from steer.noise import candidate_noise
 from steer.observation import Batch
 from steer.policy import PolicySpec
-
-WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -55,10 +54,8 @@ class LeRobotModel:
 
     def __init__(self, folder: Path, options: Options) -> None:
         """Load a `pretrained_model` folder. Raises `CheckpointError` for anything missing, misshapen, or of unknown kind."""
+        kind = check_folder(folder)
         raw = read_json(folder / "config.json")
-        kind = str(raw.get("type")) if isinstance(raw, dict) else ""
-        if kind not in SAMPLERS:
-            raise CheckpointError(f"{folder}: policy type {kind!r} is not run here, expected one of {sorted(SAMPLERS)}")
         self._device = torch.device(options.device)
         policy = _load_policy(folder, kind, options.device)
         self._sampler = SAMPLERS[kind](policy)
@@ -148,8 +145,6 @@ def _instructions(observations: Batch, window: int) -> list[str]:
 
 def _load_policy(folder: Path, kind: str, device: str) -> Any:
     """The policy with its weights; every tensor must be there, which LeRobot by itself would let pass."""
-    if not (folder / WEIGHTS).exists():
-        raise CheckpointError(f"{folder}: {WEIGHTS} is missing: copy the checkpoint again (adapters alone are not run)")
     try:
         config = PreTrainedConfig.from_pretrained(folder)
         config.device = device

@@ -30,7 +30,7 @@ class Launch:
 
     python: Path
     arguments: Sequence[str]
-    start_timeout_s: float = 180.0
+    start_timeout_s: float = 300.0
     timeout_s: float = 60.0
 
 

@@ -16,6 +16,7 @@ from policies.lerobot.channel import PROTOCOL, Parcel, receive, send
 from steer.errors import DeadlineError, SteerError, UnavailableError, revive
 
 _STOP_S = 5.0
+_DYING_S = 60.0
 _LOG_LINES = 8
 
 
@@ -85,6 +86,7 @@ class Worker:
             if not self._connection.poll(timeout_s):
                 # Its answer would come later, as that to another request.
                 self._process.kill()
+                self._process.wait()
                 raise DeadlineError(f"the LeRobot worker gave no answer {what} within {timeout_s:g} s; it was ended")
             answer = receive(self._connection)
         except (EOFError, OSError) as error:
@@ -95,11 +97,12 @@ class Worker:
         return answer
 
     def _died(self, what: str) -> UnavailableError:
-        """The error for a worker whose end of the pair is closed."""
+        """The error for a worker whose end of the pair is closed, which is on its way out."""
         try:
-            code = str(self._process.wait(_STOP_S))
+            code = self._process.wait(_DYING_S)
         except subprocess.TimeoutExpired:
-            code = "none yet"
+            self._process.kill()
+            code = self._process.wait()
         return UnavailableError(
             f"the LeRobot worker died {what} (exit code {code}). Its last words:\n{self._last_words()}"
         )

@@ -50,23 +50,23 @@ def compare(folder: Path) -> Iterator[Comparison]:
         return
     for case in cases:
         with tempfile.TemporaryDirectory() as aside:
-            yield from compare_case(case, stored_or_built(case, Path(aside)))
+            checkpoint = stored_or_built(case, Path(aside))
+            policy = load(ModelName("lerobot", str(checkpoint)))
+            try:
+                yield from compare_case(case, checkpoint, policy)
+            finally:
+                policy.close()
 
 
-def compare_case(case: Path, checkpoint: Path) -> Iterator[Comparison]:
-    """The arrays of a case against a checkpoint folder."""
+def compare_case(case: Path, checkpoint: Path, policy: LeRobotPolicy) -> Iterator[Comparison]:
+    """The arrays of a case against the policy of its checkpoint folder."""
     golden = np.load(case / "golden.npz", allow_pickle=False)
-    policy = load(ModelName("lerobot", str(checkpoint)))
-    try:
-        keys = _keys(checkpoint)
-        frames = _frames(golden, keys)
-        windows = _windows(policy, frames)
-        yield from _inputs(case.name, policy, windows[0], golden, keys)
-        yield from _episode(case.name, policy, windows, golden)
-        if any(name.startswith("k4/") for name in golden):
-            yield from _candidates(case.name, policy, _history(golden, checkpoint, keys), golden)
-    finally:
-        policy.close()
+    keys = _keys(checkpoint)
+    windows = _windows(policy, _frames(golden, keys))
+    yield from _inputs(case.name, policy, windows[0], golden, keys)
+    yield from _episode(case.name, policy, windows, golden)
+    if any(name.startswith("k4/") for name in golden):
+        yield from _candidates(case.name, policy, _history(golden, checkpoint, keys), golden)
 
 
 def formula(tensors: Mapping[str, tuple[list[int], str]]) -> dict[str, Array]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.golden.comparison import Comparison
 
-FAMILIES: tuple[str, ...] = ("octo", "openpi", "openvla", "openvla_oft", "vgps")
+FAMILIES: tuple[str, ...] = ("lerobot", "octo", "openpi", "openvla", "openvla_oft", "vgps")
 """Sub-folders that are compared, each by `tests.golden.compare_NAME`."""
 
 

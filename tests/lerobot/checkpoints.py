@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from safetensors.numpy import load_file, save_file
 
@@ -14,19 +12,11 @@ from steer.spec import Array
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "lerobot" / "policies"
 DDIM = GOLDEN / "diffusion_state_ddim" / "pretrained_model"
-DDPM = GOLDEN / "diffusion_state_ddpm" / "pretrained_model"
 ACT = GOLDEN / "act_state" / "pretrained_model"
 
 
 def copy(source: Path, target: Path) -> Path:
     return Path(shutil.copytree(source, target))
-
-
-def edit_json(path: Path, change: Callable[[Any], None]) -> None:
-    """Read, change in place, write."""
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
 
 
 def edit_weights(folder: Path, change: Callable[[dict[str, Array]], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ import pytest
 from policies.lerobot import load
 from policies.lerobot.policy import LeRobotPolicy
 from steer.model_name import ModelName
+from tests.golden.compare_lerobot import stored_or_built
 
 HERE = Path(__file__).parent
 Start = Callable[[Path], LeRobotPolicy]
+Build = Callable[[Path], Path]
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -20,15 +23,22 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None if any(path.is_relative_to(HERE) for path in named) else True
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def start() -> Iterator[Start]:
-    """Loads checkpoint folders; their workers end with the module."""
-    started: list[LeRobotPolicy] = []
+    """Loads checkpoint folders, each once, as a worker takes seconds to start; the workers end with the session."""
+    started: dict[Path, LeRobotPolicy] = {}
 
     def make(folder: Path) -> LeRobotPolicy:
-        started.append(load(ModelName("lerobot", str(folder))))
-        return started[-1]
+        if folder not in started:
+            started[folder] = load(ModelName("lerobot", str(folder)))
+        return started[folder]
 
     yield make
-    for policy in started:
+    for policy in started.values():
         policy.close()
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """The checkpoint folder of a golden case; one whose weights are not stored is built, once."""
+    return cache(lambda case: stored_or_built(case, tmp_path_factory.mktemp("built")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -13,12 +14,11 @@ import pytest
 
 from policies.lerobot import load
 from policies.lerobot.policy import LeRobotPolicy
-from policies.lerobot.steps import POST, PRE
-from steer.errors import CheckpointError, SpecError, UnavailableError, UnsupportedError
+from steer.errors import CheckpointError, UnavailableError, UnsupportedError
 from steer.model_name import ModelName
 from steer.observation import Batch, Task
 from tests.contracts.policy_contract import draw, observe
-from tests.lerobot.checkpoints import ACT, DDIM, copy, edit_json, edit_weights
+from tests.lerobot.checkpoints import ACT, DDIM, copy, edit_weights
 from tests.lerobot.conftest import Start
 
 
@@ -36,12 +36,12 @@ def refused(folder: Path) -> str:
 def test_a_worker_that_dies_in_mid_episode_is_started_once_more(policy: LeRobotPolicy) -> None:
     batch = observe(policy, 1)
     before = draw(policy, batch, 4, [5])
-    context = policy.encode(batch)
+    context, restarts = policy.encode(batch), policy.restarts
     os.kill(policy.worker_pid, signal.SIGKILL)
     with pytest.raises(UnavailableError, match=r"died on 'sample' \(exit code -9\)"):
         policy.sample(context, 4, np.array([5]))
     np.testing.assert_array_equal(draw(policy, batch, 4, [5]), before)
-    assert policy.restarts == 1
+    assert policy.restarts == restarts + 1
     with pytest.raises(UnavailableError, match="encode it again"):
         policy.sample(context, 4, np.array([5]))
 
@@ -71,26 +71,6 @@ def test_a_misshapen_tensor_is_named(tmp_path: Path) -> None:
     assert "model.action_head.bias" in refused(folder)
 
 
-@pytest.mark.parametrize("file", [PRE, POST])
-def test_a_step_that_names_a_class_is_refused(tmp_path: Path, file: str) -> None:
-    folder = copy(DDIM, tmp_path / "model")
-    edit_json(folder / file, lambda content: content["steps"].append({"class": "os.system", "config": {}}))
-    assert "'os.system' is not loaded" in refused(folder)
-
-
-def test_an_unknown_type_of_policy_is_refused(tmp_path: Path) -> None:
-    folder = copy(DDIM, tmp_path / "model")
-    edit_json(folder / "config.json", lambda config: config.update(type="tdmpc"))
-    assert "'tdmpc' is not run here" in refused(folder)
-
-
-def test_a_sidecar_of_another_size_is_refused(tmp_path: Path) -> None:
-    folder = copy(DDIM, tmp_path / "model")
-    (folder / "steer.json").write_text('{"action": {}, "observation": []}')
-    with pytest.raises(SpecError, match=r"steer\.json"):
-        load(ModelName("lerobot", str(folder)))
-
-
 def test_the_worker_leaves_with_a_parent_that_was_killed() -> None:
     code = (
         "import sys, time; from policies.lerobot import load; from steer.model_name import ModelName\n"
@@ -103,8 +83,6 @@ def test_the_worker_leaves_with_a_parent_that_was_killed() -> None:
     parent.kill()
     parent.communicate()
     try:
-        import select
-
-        assert select.select([worker], [], [], 30.0)[0], "the worker outlived its parent"
+        assert select.select([worker], [], [], 300.0)[0], "the worker outlived its parent"
     finally:
         os.close(worker)

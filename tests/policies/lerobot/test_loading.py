@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +15,14 @@ import pytest
 from policies.lerobot import load
 from policies.lerobot.channel import Parcel, receive, send
 from policies.lerobot.environment import VARIABLE, find_python
+from policies.lerobot.steps import POST, PRE
 from steer import registry
 from steer.errors import CheckpointError, ConfigError, SpecError
 from steer.model_name import ModelName
+from tests.golden.compare_lerobot import compare
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "lerobot" / "policies"
+DDIM = GOLDEN / "diffusion_state_ddim" / "pretrained_model"
 
 
 def test_the_family_is_registered() -> None:
@@ -45,12 +52,60 @@ def test_the_interpreter_may_lie_in_the_working_directory(tmp_path: Path, monkey
     assert find_python() == python
 
 
+def refused(folder: Path) -> str:
+    with pytest.raises((CheckpointError, SpecError)) as caught:
+        load(ModelName("lerobot", str(folder)))
+    return str(caught.value)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(DDIM, tmp_path / "model"))
+
+
+def edit(path: Path, change: Callable[[Any], None]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
 def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="pretrained_model"):
-        load(ModelName("lerobot", str(tmp_path)))
+    assert "pretrained_model" in refused(tmp_path)
     (tmp_path / "config.json").write_text('{"kind": "diffusion"}')
-    with pytest.raises(CheckpointError, match="states no policy type"):
-        load(ModelName("lerobot", str(tmp_path)))
+    assert "policy type None is not run here" in refused(tmp_path)
+
+
+def test_an_unknown_type_of_policy_is_refused(folder: Path) -> None:
+    edit(folder / "config.json", lambda config: config.update(type="tdmpc"))
+    assert "'tdmpc' is not run here" in refused(folder)
+
+
+def test_a_checkpoint_from_before_processors_is_refused(folder: Path) -> None:
+    (folder / PRE).unlink()
+    assert "migration command" in refused(folder)
+
+
+def test_missing_weights_are_named(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    assert "model.safetensors is missing" in refused(folder)
+
+
+@pytest.mark.parametrize("file", [PRE, POST])
+def test_a_step_that_names_a_class_is_refused(folder: Path, file: str) -> None:
+    edit(folder / file, lambda content: content["steps"].append({"class": "os.system", "config": {}}))
+    assert "'os.system' is not loaded" in refused(folder)
+
+
+def test_a_sidecar_that_is_none_is_refused(folder: Path) -> None:
+    (folder / "steer.json").write_text('{"action": {}, "observation": []}')
+    assert "steer.json" in refused(folder)
+
+
+def test_comparing_without_the_environment_fails_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "/nowhere/python")
+    (row,) = compare(GOLDEN.parent)
+    assert not row.passed
+    assert "make install-lerobot" in row.quantity
 
 
 def test_an_unknown_option_is_refused() -> None:
