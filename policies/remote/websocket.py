@@ -20,7 +20,7 @@ except ImportError as error:
     raise MissingExtraError("websockets", "openpi", "an openpi:// policy") from error
 
 MAX_REPLY_BYTES = 64 * 2**20
-_OPEN_S = 10.0
+_OPEN_S = 20.0
 _CLOSE_S = 1.0
 _log = structlog.get_logger(__name__)
 

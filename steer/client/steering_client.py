@@ -287,8 +287,9 @@ def channel_options() -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", -1),
         # The default grows to two minutes, during which a server that came back would not be noticed.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),
+        # Despite its name the time that one attempt to connect may take: a busy machine needs more than the backoff.
+        ("grpc.min_reconnect_backoff_ms", 2000),
         # A proxy meant for the web must not see a robot's commands.
         ("grpc.enable_http_proxy", 0),
     ]

@@ -1,7 +1,7 @@
 """`OpenpiEndpoint`: steered chunks for robots that speak openpi's websocket protocol, through the same batcher as gRPC requests.
 
-On a connection: our metadata, then strictly one observation and one answer after the other. Such a client sends single
-frames, so the window of history is kept here; one connection is one session, and `reset` begins another. An error is told
+On a connection: our metadata, then strictly one observation and one answer after the other. Such a client sends one frame
+per chunk, so the window of history is kept here; one connection is one session, and `reset` begins another. An error is told
 as a TEXT message and ends the connection with code 1011, as the stock server does; its text says what to do and holds
 nothing of the server's inside. Inference never runs on the event loop, so pings are answered meanwhile.
 """
@@ -95,11 +95,17 @@ class OpenpiEndpoint:
         self._batcher = batcher
         self._metrics = metrics
         self._config = config
-        self._host = host
+        self._host = host.removeprefix("[").removesuffix("]")
         self._max_message_bytes = max_message_bytes
         self._spec = config.keys.renamed(engine.observation)
         self._check()
         self._num_samples = self._useful_samples()
+        if engine.observation.window > 1:
+            _log.warning(
+                "openpi's clients send one frame per chunk: the history holds frames that are as far apart",
+                window=engine.observation.window,
+                steps_apart=config.execute or engine.horizon,
+            )
         self._metadata = codec.pack(protocol.announce(engine, config.keys, config.execute or engine.horizon))
         self._server: Server | None = None
         self._sessions: dict[ServerConnection, _Session] = {}
@@ -124,7 +130,8 @@ class OpenpiEndpoint:
                 f"cannot listen on {self._host}:{self._config.port} for openpi ({error.strerror}): give another --openpi-port"
             ) from error
         port = self._server.sockets[0].getsockname()[1]
-        return f"ws://{self._host}:{port}"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"ws://{host}:{port}"
 
     async def start(self) -> None:
         """Answer connections."""

@@ -231,6 +231,24 @@ def test_what_is_malformed_is_told_and_ends_the_connection(address: str, message
         ask(connection, {"state": state()})
 
 
+def test_bytes_that_are_no_frame_end_only_their_connection(address: str) -> None:
+    with robot(address) as (connection, _), robot(address) as (other, _):
+        connection.socket.sendall(b"\xff\x7f what is this")
+        with pytest.raises(ConnectionClosed) as closed:
+            connection.recv(30)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1002
+        assert ask(other, {"state": state()})["actions"].shape == (4, 3)
+
+
+def test_a_connection_that_ends_in_mid_message_is_forgotten(address: str) -> None:
+    with robot(address) as (connection, _):
+        connection.socket.sendall(b"\x82\xfe\x10\x00half")
+        connection.socket.shutdown(socket.SHUT_RDWR)
+    with robot(address) as (connection, _):
+        ask(connection, {"state": state()})
+
+
 def test_a_message_over_the_limit_ends_the_connection(address: str) -> None:
     with robot(address) as (connection, _), pytest.raises(ConnectionClosed) as closed:
         ask(connection, {"state": np.zeros(100_000, np.float32)})

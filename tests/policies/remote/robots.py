@@ -20,6 +20,6 @@ def openpi(port: int, folder: Path, **options: object) -> Policy:
     """`openpi://` with the sidecar and H = 4."""
     sidecar = folder / "robot.json"
     write_robot(sidecar, ROBOT)
-    given = {"robot": sidecar, "horizon": 4, "timeout_s": 10, **options}
+    given = {"robot": sidecar, "horizon": 4, "timeout_s": 60, **options}
     kept = {key: value for key, value in given.items() if value is not None}
     return registry.policy(f"openpi://127.0.0.1:{port}?{urlencode(kept)}")
