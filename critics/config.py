@@ -79,6 +79,29 @@ class CriticConfig:
         if not self.hidden or min(self.hidden) < 1:
             raise ConfigError(f"hidden is {self.hidden}, expected at least one positive width")
 
+    def for_online(
+        self, *, conservative: bool, target_subset: int, batch_size: int, learning_rate: float, members: int = 0
+    ) -> CriticConfig:
+        """The same critic, learning while the robot works.
+
+        conservative: keep the loss as it is; else plain temporal differences, as WSRL and RLPD have. target_subset: members
+        that the lowest target runs over (0: as configured; at most those that there are). members: of a critic that starts
+        anew (0: as configured).
+        """
+        target, algorithm, members = self.calql.backup, self.algorithm, members or self.members
+        if target_subset:
+            target = replace(target, members="min", subset=min(target_subset, members))
+        if not conservative:
+            algorithm = "td"
+        return replace(
+            self,
+            algorithm=algorithm,
+            members=members,
+            calql=replace(self.calql, backup=target),
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+        )
+
     @property
     def scored_steps(self) -> int:
         """Steps of a chunk that the network sees."""

@@ -18,14 +18,20 @@ from torch import Tensor
 from critics.batch import CriticBatch
 from critics.config import CriticConfig, make_algorithm, make_network, make_spec
 from critics.mc import MonteCarlo
-from critics.q_critic import QCritic
+from critics.q_critic import KIND, QCritic
 from critics.q_network import State
+from critics.td import backup
 from critics.terms import polyak, random_subset
+from steer.checkpoints import Checkpoint, require_kind, require_weights
+from steer.critic import CriticSpec
 from steer.data.frames import Frames
 from steer.data.sampling import Transitions, TransitionSampler
-from steer.errors import ConfigError
+from steer.errors import ConfigError, SpecError
 from steer.normalize import fit_vector
+from steer.robot import RobotSpec
+from steer.serial import from_json
 from steer.spec import Array
+from steer.steering import check_compatible
 from steer.training.objective import Metrics, backward, share
 from steer.transforms import NearField, Pipeline
 
@@ -36,13 +42,20 @@ if TYPE_CHECKING:
 class CriticObjective:
     """A critic in training. Implements `steer.training.objective.Objective` and `Placed`."""
 
-    def __init__(self, config: CriticConfig, frames: Frames, seed: int = 0) -> None:
+    def __init__(self, config: CriticConfig, frames: Frames, seed: int = 0, start: Checkpoint | None = None) -> None:
+        """start: a checkpoint of this family to continue from. Its transforms with their statistics and its weights are taken
+        over; targets and optimiser start afresh, and the algorithm may be another one.
+
+        Raises `SpecError` where the robot does not fit, and `CheckpointError` where `start` does not.
+        """
         self.config = config
-        self.transforms = fit_transforms(config, frames)
+        self.transforms = fit_transforms(config, frames) if start is None else start.transforms
         self.spec = make_spec(config, frames.robot)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = make_network(config, self.spec, self.transforms)
+        if start is not None:
+            self._take_over(start, frames.robot)
         self.algorithm = make_algorithm(config, self.network)
         trained = [parameter for parameter in self.algorithm.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(trained, config.learning_rate, fused=True)
@@ -87,6 +100,21 @@ class CriticObjective:
             target_members=self._subset(subset) if subset else None,
         )
 
+    @torch.no_grad()
+    def td_error(self, batch: Transitions) -> float:
+        """Mean |Q - y| over the members, without an update: on new and on replayed data it tells over-fitting."""
+        rng = self._rng.bit_generator.state
+        rows = self.critic_batch(batch)
+        self._rng.bit_generator.state = rng
+        values = self.network.head.values(self.network(rows.state, rows.actions[:, None]))[:, :, 0]
+        if isinstance(self.algorithm, MonteCarlo):
+            return float((values - rows.returns).abs().mean())
+        return float((values - backup(self.config.calql.backup, self.algorithm.target, rows)).abs().mean())
+
+    def parameter_norm(self) -> float:
+        """Euclidean norm of the weights: where it grows without end, plasticity is lost."""
+        return float(torch.nn.utils.get_total_norm(list(self.network.parameters())))
+
     def state(self) -> Mapping[str, Any]:
         return {
             "algorithm": self.algorithm.state_dict(),
@@ -110,6 +138,19 @@ class CriticObjective:
             f"scores {config.scored_steps} steps. Trained on {self._data}.\n"
         )
         return self.critic().save(path, card)
+
+    def _take_over(self, start: Checkpoint, robot: RobotSpec) -> None:
+        """The checkpoint's weights, once it is found to be this critic for this robot."""
+        require_kind(start, KIND)
+        had = from_json(CriticSpec, start.spec, f"{start.path}: spec")
+        check_compatible(robot, None, had)
+        if self.spec.prefixes != had.prefixes or self.spec.scores != had.scores:
+            raise SpecError(
+                f"{start.path}: scores {had.scores} over {list(had.prefixes)} steps, asked for {self.spec.scores} over "
+                f"{list(self.spec.prefixes)}: give its own to continue"
+            )
+        require_weights(start, {name: tuple(value.shape) for name, value in self.network.state_dict().items()})
+        self.network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in start.weights.items()})
 
     def _state(self, arrays: Mapping[str, Array]) -> State:
         raw = arrays[self.config.key][:, -1]
@@ -137,16 +178,23 @@ class CriticObjective:
 
 
 def objective(
-    config: CriticConfig, frames: Frames, candidates: Float[np.ndarray, "f k h a"] | None = None, seed: int = 0
+    config: CriticConfig,
+    frames: Frames,
+    candidates: Float[np.ndarray, "f k h a"] | None = None,
+    seed: int = 0,
+    start: Checkpoint | None = None,
 ) -> CriticObjective:
-    """The objective of a config and its data. `candidates` must be there for all but mc; the sampler hands them out."""
+    """The objective of a config and its data, or of one that continues from `start`, see `CriticObjective`.
+
+    `candidates` must be there for all but mc; the sampler hands them out.
+    """
     if candidates is None and config.algorithm != "mc":
         raise ConfigError(f"{config.algorithm} needs the policy's cached candidates: give a policy, or train with mc")
     if candidates is not None and candidates.shape[2] < config.prefix:
         raise ConfigError(
             f"candidates have {candidates.shape[2]} steps, the prefix is {config.prefix}: lower the prefix"
         )
-    return CriticObjective(config, frames, seed)
+    return CriticObjective(config, frames, seed, start)
 
 
 def sampler(

@@ -53,7 +53,7 @@ def candidates(
     for segment, size in zip(store.segments, sizes, strict=True):
         part = result[done : done + size]
         episodes = range(first_episode, first_episode + len(segment.records))
-        cached = _read(folder / f"{segment.name}.npy", (size, *shape))
+        cached = read_samples(folder / f"{segment.name}.npy", (size, *shape))
         if cached is not None:
             part[...] = cached
         elif size:
@@ -61,10 +61,27 @@ def candidates(
             seeds = frame_seeds(seed, segment.name, size)
             for count in _sample(policy, frames, seeds, temperature, batch_size, part):
                 _tell(progress, done + count, sum(sizes))
-            _write(folder / f"{segment.name}.npy", part)
+            write_samples(folder / f"{segment.name}.npy", part)
         done += size
         first_episode += len(segment.records)
         _tell(progress, done, sum(sizes))
+    return result
+
+
+def sample_frames(
+    policy: Policy,
+    frames: Frames,
+    num_samples: int,
+    seed: int = 0,
+    temperature: float = 1.0,
+    batch_size: int = 512,
+) -> Float[np.ndarray, "f k h a"]:
+    """K samples at every frame, not cached. A frame's seed depends on the seed, its episode's id and its place there."""
+    policy.spec.check_request(num_samples, temperature, committed=0)
+    seeds = [frame_seeds(seed, name, int(length) + 1) for name, length in zip(frames.ids, frames.lengths, strict=True)]
+    result = allocate((len(frames), num_samples, policy.spec.horizon, policy.spec.action.size), np.float32)
+    for _ in _sample(policy, frames, np.concatenate(seeds), temperature, batch_size, result):
+        pass
     return result
 
 
@@ -113,7 +130,7 @@ def _key(version: str, num_samples: int, seed: int, temperature: float) -> str:
     return f"{plain}-k{num_samples}-s{seed}-t{temperature!r}"
 
 
-def _read(path: Path, shape: tuple[int, ...]) -> Array | None:
+def read_samples(path: Path, shape: tuple[int, ...]) -> Array | None:
     """The cached samples, mapped; None where there are none that fit (a damaged file is made again)."""
     if not path.exists():
         return None
@@ -130,7 +147,8 @@ def _read(path: Path, shape: tuple[int, ...]) -> Array | None:
     return np.asarray(array)
 
 
-def _write(path: Path, value: Array) -> None:
+def write_samples(path: Path, value: Array) -> None:
+    """Publish samples as one file. Raises `StoreError` when the disk is full."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

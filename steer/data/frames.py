@@ -138,6 +138,58 @@ class Frames:
         return self.subset(train), self.subset(test)
 
 
+def no_frames(robot: RobotSpec) -> Frames:
+    """Frames of no episode at all: they only say which robot it is."""
+    empty = np.zeros(0, np.int64)
+    return Frames(
+        robot=robot,
+        observations={a.name: np.zeros((0, *a.shape), a.dtype) for a in robot.observation.arrays},
+        actions=np.zeros((0, robot.action.size), np.float32),
+        rewards=np.zeros(0, np.float32),
+        starts=empty,
+        lengths=empty,
+        terminated=np.zeros(0, np.bool_),
+        success=np.zeros(0, np.bool_),
+        labelled=np.zeros(0, np.bool_),
+        episode_of=empty,
+        tasks=(),
+        ids=(),
+    )
+
+
+def join_frames(parts: Sequence[Frames], memory_limit_bytes: int = MEMORY_LIMIT_BYTES) -> Frames:
+    """The episodes of all parts, in order. They must be of one robot; raises `SpecError` for shapes that differ."""
+    if not parts:
+        raise SpecError("there are no frames to join: give at least one part")
+    if any(part.robot != parts[0].robot for part in parts):
+        raise SpecError(
+            f"frames of {sorted({part.robot.name for part in parts})} differ in their robot: join one robot's"
+        )
+    total = sum(map(len, parts))
+    observations: dict[str, Array] = {}
+    for key, value in parts[0].observations.items():
+        observations[key] = allocate((total, *value.shape[1:]), value.dtype, memory_limit_bytes)
+        start = 0
+        for part in parts:
+            _put(observations[key], start, part.observations[key], key)
+            start += len(part)
+    lengths = np.concatenate([part.lengths for part in parts])
+    return Frames(
+        robot=parts[0].robot,
+        observations=observations,
+        actions=np.concatenate([part.actions for part in parts]),
+        rewards=np.concatenate([part.rewards for part in parts]),
+        starts=_starts(lengths),
+        lengths=lengths,
+        terminated=np.concatenate([part.terminated for part in parts]),
+        success=np.concatenate([part.success for part in parts]),
+        labelled=np.concatenate([part.labelled for part in parts]),
+        episode_of=np.repeat(np.arange(len(lengths)), lengths + 1),
+        tasks=tuple(task for part in parts for task in part.tasks),
+        ids=tuple(name for part in parts for name in part.ids),
+    )
+
+
 def load_frames(
     store: EpisodeStore, episodes: Sequence[int] | None = None, memory_limit_bytes: int = MEMORY_LIMIT_BYTES
 ) -> Frames:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,32 @@ class Transitions:
     next_candidates: Float[np.ndarray, "b k e a"]
 
 
+def join_transitions(first: Transitions, second: Transitions) -> Transitions:
+    """The rows of both; keys and numbers of candidates must agree."""
+
+    def join(name: str) -> Any:
+        one, two = getattr(first, name), getattr(second, name)
+        if isinstance(one, Mapping):
+            return {key: np.concatenate([one[key], two[key]]) for key in one}
+        return np.concatenate([one, two])
+
+    return Transitions(**{field.name: join(field.name) for field in fields(Transitions)})
+
+
+def join_chunks(first: ChunkBatch, second: ChunkBatch) -> ChunkBatch:
+    """The rows of both. Raises `SpecError` where only one of them has weights or tasks."""
+    if (first.weights is None) != (second.weights is None) or bool(first.tasks) != bool(second.tasks):
+        raise SpecError("only one of two batches has weights or tasks: give them to both")
+    weights = None if first.weights is None or second.weights is None else np.append(first.weights, second.weights)
+    return ChunkBatch(
+        {key: np.concatenate([value, second.arrays[key]]) for key, value in first.arrays.items()},
+        np.concatenate([first.mask, second.mask]),
+        np.concatenate([first.actions, second.actions]),
+        first.tasks + second.tasks,
+        weights,
+    )
+
+
 class _Draw:
     """A resumable stream of frame indices."""
 
@@ -104,7 +130,10 @@ class ChunkSampler:
         self._with_tasks = any(task.instruction or task.goal_image is not None for task in frames.tasks)
 
     def sample(self) -> ChunkBatch:
-        index = self._draw.indices()
+        return self.at(self._draw.indices())
+
+    def at(self, index: Int[np.ndarray, " b"]) -> ChunkBatch:
+        """The chunks that start at these frames; none of them may be final."""
         frames = self._frames
         episode = frames.episode_of[index]
         arrays, mask = frames.window(index, self._window, self._keys)
