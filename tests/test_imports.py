@@ -83,4 +83,6 @@ def test_no_pickle_no_eval() -> None:
         tree = ast.parse(path.read_text())
         calls = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
         assert not calls & {"eval", "exec", "__import__"}, path
-        assert not {name.partition(".")[0] for name in imports_of(path)} & wanted, path
+        # The one name that does not unpickle: what torch raises for a file that holds more than weights.
+        names = imports_of(path) - {"pickle.UnpicklingError"}
+        assert not {name.partition(".")[0] for name in names} & wanted, path

@@ -6,8 +6,8 @@ Each lies in a file `NAME--STEP_checkpoint.pt`: a state dict whose keys may star
 from __future__ import annotations
 
 import math
-import pickle
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from jaxtyping import Float, Int
@@ -111,7 +111,7 @@ def read_part(file: Path) -> dict[str, Tensor]:
     """The tensors of a part, without the wrapper's prefix. Nothing but tensors is unpickled."""
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
         raise CheckpointError(f"{file}: not readable as a state dict ({error}): copy the checkpoint again") from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(f"{file}: holds more than tensors by name: not a file of OpenVLA-OFT")
