@@ -42,4 +42,4 @@ def test_a_policy_trained_on_a_store_carries_its_robot_and_does_what_was_shown(t
     assert policy.spec.observation == robot.observation
     assert policy.spec.horizon == 8
     got = draw(policy, observe(policy, 1), 8, [3]).mean(axis=(0, 1, 2))
-    np.testing.assert_allclose(got, TARGET, atol=0.03)
+    np.testing.assert_allclose(got / robot.action.high, TARGET / robot.action.high, atol=0.15)
