@@ -45,6 +45,8 @@ class OctoCheckpoint:
 
 def read_octo(folder: Path, step: int | None = None) -> OctoCheckpoint:
     """Read and check a folder; step: which one, the latest unless given. Raises `CheckpointError`."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such folder: check the path")
     config = parse_config(_json(folder / "config.json"), f"{folder}/config.json")
     file = _weights_file(folder, step)
     packed = _bytes(file)
