@@ -17,11 +17,11 @@ from steer.transforms import Pipeline
 
 
 class Constant(nn.Module):
-    """Learned numbers, the same for every row."""
+    """Learned numbers, the same for every row; they begin at standard deviations of about .3."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.values = nn.Parameter(torch.zeros(size))
+        self.values = nn.Parameter(torch.full((size,), -1.0))
 
     def forward(self, x: Float[Tensor, "b f"]) -> Float[Tensor, "b s"]:
         return self.values.expand(len(x), -1)

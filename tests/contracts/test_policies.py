@@ -11,11 +11,12 @@ from policies.sampling import ChunkPolicy
 from tests.contracts.policy_contract import PolicyContract, draw, observe
 from tests.policies import toys
 
-BACKBONES = ("diffusion_mlp", "diffusion_unet", "diffusion_transformer", "flow_mlp", "flow_unet", "gaussian")
+# One of each family and of each backbone.
+SOME = ("diffusion_mlp", "diffusion_unet", "flow_transformer", "gaussian")
 CONFIGS = {
     **toys.VARIANTS,
-    **{f"{name}_history": replace(toys.VARIANTS[name], window=3) for name in BACKBONES},
-    **{f"{name}_images": replace(toys.VARIANTS[name], keys=("state", "camera.front")) for name in BACKBONES},
+    **{f"{name}_history": replace(toys.VARIANTS[name], window=3) for name in SOME},
+    **{f"{name}_images": replace(toys.VARIANTS[name], keys=("state", "camera.front")) for name in SOME},
     "diffusion_unet_h16": replace(toys.VARIANTS["diffusion_unet"], horizon=16),
     "flow_transformer_h16_image_history": replace(
         toys.VARIANTS["flow_transformer"], horizon=16, window=2, keys=("camera.front",)
