@@ -15,6 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools -c constraints.txt
 	$(BIN)/python -m pip install --quiet torch -c constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,sim,vla,jax,openpi,dev]'
+	rm -rf steer_robotics.egg-info  # a copy of the entry points that would hide newer ones
 	touch $(STAMP)
 
 test: $(STAMP)
