@@ -36,6 +36,9 @@ class TokenChunkConfig(TrainingConfig):
     vision_layers: int = 2
     """Its blocks. [23 and 26]"""
 
+    lora_rank: int = 0
+    """Train adapters of this rank in the Llama and nothing else, from a checkpoint on; 0 trains everything. [32]"""
+
     steps: int = 3000
     """Updates."""
     batch_size: int = 64
@@ -46,6 +49,8 @@ class TokenChunkConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_positive("hidden", "layers", "heads", "expansion", "state_tokens", "vision_width", "vision_layers")
+        if self.lora_rank < 0:
+            raise ConfigError(f"lora_rank is {self.lora_rank}, expected 0 or more")
         if self.bins < 2:
             raise ConfigError(f"bins is {self.bins}, expected at least 2")
         if self.hidden % (2 * self.heads):
