@@ -3,8 +3,8 @@
     language -> (once per instruction) -> prefix ─┐
     frames, goals ──────────────────────────────> readouts -> (per candidate) -> chunks
 
-Each is compiled once per shape. The parameters are an argument of the compiled functions, a pytree of named tuples: closing over
-them would bake them into the program as constants.
+Each is compiled once per configuration and shape, and shared by all models that have these. The parameters are an argument of the
+compiled functions, a pytree of named tuples: closing over them would bake them into the program as constants.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from policies.octo.attention import LANGUAGE, Layout, attention_rule
 from policies.octo.config import OctoConfig, T5Config
 from policies.octo.head import Head, Turn, denoise, make_head, make_turns
-from policies.octo.layers import Dense, Weight, dense
+from policies.octo.layers import Dense, Weight, dense, layer_norm
 from policies.octo.parameters import Parameters, Weights
 from policies.octo.shapes import TRANSFORMER
 from policies.octo.stem import Stem, make_stem, stem_tokens
@@ -88,31 +88,28 @@ class OctoModel:
         )
         self.head: Head = jax.device_put(head)
         self.turns: Turn = jax.device_put(make_turns(config.head, np.asarray(head.times)))
-        self._encode_text = jax.jit(partial(encode_text, config=t5))
-        self._prefix = jax.jit(partial(_prefix, heads=config.heads))
-        self._readouts = jax.jit(partial(_readouts, config=config))
-        self._denoise = jax.jit(partial(_chunks, max_action=config.head.max_action))
+        self._t5_config = t5
 
     def language_tokens(self, ids: Int[np.ndarray, "b n"], attention_mask: Int[np.ndarray, "b n"]) -> Array:
         """T5's outputs [B, n, d] for token ids."""
-        tokens: Array = self._encode_text(self.t5, ids=ids, attention_mask=attention_mask)
+        tokens: Array = _encode_text(self.t5, self._t5_config, ids, attention_mask)
         return tokens
 
     def prefix(self, tokens: Float[Array, "b n d"] | Float[np.ndarray, "b n d"]) -> Prefix:
         """What later calls need of an instruction's language tokens."""
-        prefix: Prefix = self._prefix(self.words, tokens=tokens)
+        prefix: Prefix = _prefix(self.words, tokens, self.config.heads)
         return prefix
 
     def readouts(self, scene: Scene, prefix: Prefix) -> Float[Array, "b d"]:
         """The embedding of the newest step, for the head: the mean of its readout tokens."""
-        readouts: Array = self._readouts(self.eyes, prefix, scene)
+        readouts: Array = _readouts(self.config, self.eyes, prefix, scene)
         return readouts
 
     def chunks(
         self, readout: Float[Array, "b d"], noise: Float[np.ndarray, "s b k c"], acts: Bool[np.ndarray, " c"]
     ) -> Float[Array, "b k c"]:
         """Chunks, flat and normalised, from the noise of every turn, see `head.denoise`."""
-        chunks: Array = self._denoise(self.head, self.turns, readout, noise, acts)
+        chunks: Array = _chunks(self.head, self.turns, self.config.head.max_action, readout, noise, acts)
         return chunks
 
 
@@ -120,22 +117,28 @@ def _projection(root: Parameters, name: str) -> Projection:
     return Projection(root.dense(f"{name}_projection"), root[f"{name}_pos_embedding"])
 
 
+_encode_text = jax.jit(encode_text, static_argnums=1)
+
+
+@partial(jax.jit, static_argnums=2)
 def _prefix(words: Words, tokens: Array, heads: int) -> Prefix:
     return encode_prefix(words.transformer, heads, prefix_tokens(words, tokens))[0]
 
 
-def _chunks(head: Head, turns: Turn, readout: Array, noise: Array, acts: Array, max_action: float) -> Array:
+@partial(jax.jit, static_argnums=2)
+def _chunks(head: Head, turns: Turn, max_action: float, readout: Array, noise: Array, acts: Array) -> Array:
     return denoise(head, turns, max_action, readout, noise, acts)[0]
 
 
-def _readouts(eyes: Eyes, prefix: Prefix, scene: Scene, config: OctoConfig) -> Float[Array, "b d"]:
+@partial(jax.jit, static_argnums=0)
+def _readouts(config: OctoConfig, eyes: Eyes, prefix: Prefix, scene: Scene) -> Float[Array, "b d"]:
     tokens = camera_tokens(eyes, scene)
     layout = scene_layout(config, tokens)
     newest = layout.rows(config.head.readout)[-1]
     sequence = step_tokens(eyes, layout, prefix.tokens, tokens)
     visible = visible_keys(config, layout, scene)[:, layout.prefix :]
     out, _ = encode_steps(eyes.transformer, config.heads, prefix, sequence, visible, newest)
-    return out.mean(axis=1)
+    return layer_norm(eyes.transformer.norm, out).mean(axis=1)
 
 
 def prefix_tokens(words: Words, tokens: Float[Array, "b n d"]) -> Float[Array, "b n e"]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
 from policies.octo.layers import Dense, Norm
 
 Weights = Mapping[str, NDArray[np.float32]]
+Tree = TypeVar("Tree")
 
 
 class Parameters:
@@ -31,3 +33,13 @@ class Parameters:
 
     def norm(self, path: str) -> Norm:
         return Norm(self[f"{path}/scale"], self[f"{path}/bias"])
+
+
+def stacked(trees: Sequence[Tree], like: Tree) -> Tree:
+    """Arrays of alike layers along a new leading axis; none at all gives that axis no entries."""
+
+    def stack(first: NDArray[np.float32], *others: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.stack(others) if others else np.empty((0, *first.shape), first.dtype)
+
+    result: Tree = jax.tree.map(stack, like, *trees)
+    return result

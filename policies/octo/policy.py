@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -115,8 +114,11 @@ class OctoPolicy:
         rows = [self._prefix_of(task.instruction if _has_instruction(task) else "") for task in tasks]
         if len(rows) == 1:
             return rows[0]
-        stacked: Prefix = jax.tree.map(lambda *parts: jnp.concatenate(parts), *rows)
-        return stacked
+        return Prefix(
+            jnp.concatenate([row.tokens for row in rows]),
+            jnp.concatenate([row.keys for row in rows], axis=1),
+            jnp.concatenate([row.values for row in rows], axis=1),
+        )
 
     def _encode_instruction(self, instruction: str) -> Prefix:
         """Tokens, the language encoder and the prefix of every block, for one instruction."""

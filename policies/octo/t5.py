@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from policies.octo.config import T5Config
 from policies.octo.layers import LOWEST, Weight, rms_norm
-from policies.octo.parameters import Parameters
+from policies.octo.parameters import Parameters, stacked
 from policies.octo.shapes import T5
 
 
@@ -33,20 +33,20 @@ class T5Block(NamedTuple):
 
 
 class T5Encoder(NamedTuple):
-    """embedding: [vocab, d]; position_bias: [buckets, heads]."""
+    """embedding: [vocab, d]; position_bias: [buckets, heads]; blocks: stacked along a leading axis."""
 
     embedding: Weight
     position_bias: Weight
-    blocks: tuple[T5Block, ...]
+    blocks: T5Block
     norm: Weight
 
 
 def make_t5(parameters: Parameters, config: T5Config) -> T5Encoder:
     """Take the encoder's arrays."""
     t5 = parameters.below(T5)
-    blocks = tuple(_make_block(t5.below(f"encoder/block/{i}/layer")) for i in range(config.num_layers))
+    blocks = [_make_block(t5.below(f"encoder/block/{i}/layer")) for i in range(config.num_layers)]
     bias = t5["encoder/block/0/layer/0/SelfAttention/relative_attention_bias/embedding"]
-    return T5Encoder(t5["shared/embedding"], bias, blocks, t5["encoder/final_layer_norm/weight"])
+    return T5Encoder(t5["shared/embedding"], bias, stacked(blocks, blocks[0]), t5["encoder/final_layer_norm/weight"])
 
 
 def _make_block(layer: Parameters) -> T5Block:
@@ -71,9 +71,12 @@ def encode_text(
     buckets = position_buckets(ids.shape[1], config.num_buckets, config.max_distance)
     bias = jnp.moveaxis(jnp.asarray(t5.position_bias)[buckets], -1, 0)
     hidden = jnp.where(attention_mask[:, None, None] > 0, 0.0, LOWEST)
-    for block in t5.blocks:
+
+    def run(x: Array, block: T5Block) -> tuple[Array, None]:
         x = x + _attend(block, config, rms_norm(block.attention_norm, x, config.epsilon), bias, hidden)
-        x = x + jax.nn.relu(rms_norm(block.mlp_norm, x, config.epsilon) @ block.wide) @ block.narrow
+        return x + jax.nn.relu(rms_norm(block.mlp_norm, x, config.epsilon) @ block.wide) @ block.narrow, None
+
+    x, _ = jax.lax.scan(run, x, t5.blocks)
     return rms_norm(t5.norm, x, config.epsilon)
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from policies.octo.config import OctoConfig
 from policies.octo.layers import LOWEST, Dense, Norm, dense, layer_norm
-from policies.octo.parameters import Parameters
+from policies.octo.parameters import Parameters, stacked
 from policies.octo.shapes import STACK
 
 
@@ -33,14 +33,17 @@ class Block(NamedTuple):
 
 
 class Transformer(NamedTuple):
-    blocks: tuple[Block, ...]
+    """blocks: all but the last, stacked along a leading axis, so that one compiled block serves them all."""
+
+    blocks: Block
+    last: Block
     norm: Norm
 
 
 class Prefix(NamedTuple):
     """What a call needs of an instruction: the tokens that enter the sequence, keys and values of every block.
 
-    tokens: [B, n, D]; keys, values: [B, L, n, heads, D / heads].
+    tokens: [B, n, D]; keys, values: [L, B, n, heads, D / heads].
     """
 
     tokens: Array
@@ -51,8 +54,8 @@ class Prefix(NamedTuple):
 def make_transformer(parameters: Parameters, config: OctoConfig) -> Transformer:
     """Take the arrays, with the three projections of each block side by side."""
     stack = parameters.below(STACK)
-    blocks = tuple(_make_block(stack.below(f"encoderblock_{i}"), config) for i in range(config.layers))
-    return Transformer(blocks, stack.norm("encoder_norm"))
+    blocks = [_make_block(stack.below(f"encoderblock_{i}"), config) for i in range(config.layers)]
+    return Transformer(stacked(blocks[:-1], blocks[-1]), blocks[-1], stack.norm("encoder_norm"))
 
 
 def _make_block(block: Parameters, config: OctoConfig) -> Block:
@@ -74,16 +77,18 @@ def _make_block(block: Parameters, config: OctoConfig) -> Block:
 
 def encode_prefix(
     transformer: Transformer, heads: int, tokens: Float[Array, "b n d"]
-) -> tuple[Prefix, list[Float[Array, "b n d"]]]:
+) -> tuple[Prefix, Float[Array, "l b n d"]]:
     """The prefix, and its residual stream after each block."""
-    x, keys, values, stream = tokens, [], [], []
-    for block in transformer.blocks:
+
+    def run(x: Array, block: Block) -> tuple[Array, tuple[Array, Array, Array]]:
         query, key, value = _project(block, heads, x)
         x = _finish(block, x, _attend(query, key, value, None))
-        keys.append(key)
-        values.append(value)
-        stream.append(x)
-    return Prefix(tokens, jnp.stack(keys, axis=1), jnp.stack(values, axis=1)), stream
+        return x, (key, value, x)
+
+    x, earlier = jax.lax.scan(run, tokens, transformer.blocks)
+    _, last = run(x, transformer.last)
+    keys, values, stream = (jnp.concatenate([parts, part[None]]) for parts, part in zip(earlier, last, strict=True))
+    return Prefix(tokens, keys, values), stream
 
 
 def encode_steps(
@@ -92,23 +97,25 @@ def encode_steps(
     prefix: Prefix,
     tokens: Float[Array, "b s d"],
     visible: Bool[Array, "b s n"],
-    wanted: Int[np.ndarray, " r"] | None,
-) -> tuple[Float[Array, "b r d"], list[Float[Array, "b s d"]]]:
-    """Everything after the prefix: the normed outputs of the `wanted` positions, and the stream after each block.
+    wanted: Int[np.ndarray, " r"],
+) -> tuple[Float[Array, "b r d"], Float[Array, "l b s d"]]:
+    """Everything after the prefix: the last block's outputs at the `wanted` positions, and the stream after each other block.
 
-    wanted: positions after the prefix, None for all. Nobody reads the others after the last block, so that they are not
-    queries there.
+    Nobody reads other positions after the last block, so that they are no queries there.
     """
-    x, stream = tokens, []
-    for i, block in enumerate(transformer.blocks):
-        query, key, value = _project(block, heads, x)
-        key = jnp.concatenate([prefix.keys[:, i], key], axis=1)
-        value = jnp.concatenate([prefix.values[:, i], value], axis=1)
-        if wanted is not None and block is transformer.blocks[-1]:
-            query, x, visible = query[:, wanted], x[:, wanted], visible[:, wanted]
-        x = _finish(block, x, _attend(query, key, value, visible))
-        stream.append(x)
-    return layer_norm(transformer.norm, x), stream
+
+    def attend(x: Array, block: Block, key: Array, value: Array, rows: Int[np.ndarray, " r"] | slice) -> Array:
+        query, own_key, own_value = _project(block, heads, x)
+        keys = jnp.concatenate([key, own_key], axis=1)
+        values = jnp.concatenate([value, own_value], axis=1)
+        return _finish(block, x[:, rows], _attend(query[:, rows], keys, values, visible[:, rows]))
+
+    def run(x: Array, layer: tuple[Block, Array, Array]) -> tuple[Array, Array]:
+        x = attend(x, *layer, slice(None))
+        return x, x
+
+    x, stream = jax.lax.scan(run, tokens, (transformer.blocks, prefix.keys[:-1], prefix.values[:-1]))
+    return attend(x, transformer.last, prefix.keys[-1], prefix.values[-1], wanted), stream
 
 
 def _project(block: Block, heads: int, x: Float[Array, "b n d"]) -> list[Float[Array, "b n h c"]]:

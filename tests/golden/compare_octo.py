@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.octo.checkpoint import OctoCheckpoint, read_octo
-from policies.octo.config import HeadConfig
+from policies.octo.config import HeadConfig, OctoConfig
 from policies.octo.head import cosine_schedule, denoise, score
 from policies.octo.layers import layer_norm
 from policies.octo.model import (
+    Eyes,
     OctoModel,
     Scene,
+    Words,
     camera_tokens,
     key_masks,
     prefix_tokens,
@@ -67,7 +69,7 @@ def compare_checkpoint(checkpoint: OctoCheckpoint, golden: Path, cases: list[Pat
         yield close(f"{golden.name}/schedule", name, schedule[name], value, SCHEDULE)
     images = _read(golden / "images.npz")
     for file in cases:
-        case = Case(f"{golden.name}/{file.stem}", checkpoint, model, _read(file), images)
+        case = Case(f"{golden.name}/{file.stem}", checkpoint, model, _read(file), images, file == cases[0])
         yield from case.compare()
 
 
@@ -85,6 +87,7 @@ class Case:
     model: OctoModel
     arrays: Arrays
     images: Arrays
+    first: bool
 
     def compare(self) -> Iterator[Comparison]:
         ours = self._ours
@@ -97,9 +100,13 @@ class Case:
             yield check or close(self.source, name, value, self.arrays[name], _bound(name))
         yield close(self.source, "head/eps", self._eps(), self.arrays["head/eps"], EPS)
         compared.add("head/eps")
-        # The published path, which computes the newest readout only.
-        newest = self.arrays["out/" + self._readout + "/tokens"][:, -1].mean(axis=1)
-        yield close(self.source, "newest readout", self.model.readouts(self._scene, self._prefix), newest, READOUTS)
+        if self.first:
+            # What the policy computes: the newest readout and no more.
+            newest = self.arrays[f"out/{self._readout}/tokens"][:, -1].mean(axis=1)
+            prefix = self.model.prefix(self._language)
+            yield close(self.source, "newest readout", self.model.readouts(self._scene, prefix), newest, READOUTS)
+        if "sample/actions_norm" not in self.arrays:
+            raise ValueError(f"{self.source}: has no sample/actions_norm, which every case has")
         for kind in sorted({name.split("/")[0] for name in self.arrays if name.startswith("sample")}):
             for name, comparison in self._compare_samples(kind):
                 compared.add(name)
@@ -141,44 +148,14 @@ class Case:
         task = "in/task/language_instruction"
         return self.model.language_tokens(self.arrays[f"{task}/input_ids"], self.arrays[f"{task}/attention_mask"])
 
-    @cached_property
-    def _prefix(self) -> Any:
-        return self.model.prefix(self._language)
-
     # -- the transformer
 
     @cached_property
     def _ours(self) -> dict[str, NDArray[Any]]:
-        """Every array up to the readouts, under its golden name; the same functions as the model's, without cuts."""
-        config, model, scene = self.checkpoint.config, self.model, self._scene
-        found: dict[str, NDArray[Any]] = {}
-        tokens = jax.jit(camera_tokens)(model.eyes, scene)
-        layout = scene_layout(config, tokens)
-        first = prefix_tokens(model.words, self._language)
-        steps = step_tokens(model.eyes, layout, first, tokens)
-        visible = visible_keys(config, layout, scene)
-        prefix, prefix_stream = encode_prefix(model.words.transformer, config.heads, first)
-        run = jax.jit(partial(encode_steps, wanted=None), static_argnums=1)
-        out, stream = run(model.eyes.transformer, config.heads, prefix, steps, visible[:, layout.prefix :])
-        for name, value in tokens.items():
-            found[f"tok/{name}/tokens"] = np.asarray(value)
-            found[f"tok/{name}/mask"] = np.broadcast_to(scene.seen[name][..., None], value.shape[:-1])
-        found["tok/language/tokens"] = np.asarray(self._language)
-        found["tok/language/mask"] = found["out/task/mask"] = np.repeat(
-            scene.has_language[:, None], layout.prefix, axis=1
-        )
-        found["attn/mask"] = np.asarray(visible)[:, None]
-        found["seq/input"] = np.concatenate([first, steps], axis=1)
-        for i, (left, right) in enumerate(zip(prefix_stream, stream, strict=True)):
-            found[f"seq/encoderblock_{i}"] = np.concatenate([left, right], axis=1)
-        last = model.eyes.transformer.norm
-        found["seq/output"] = np.concatenate([layer_norm(last, prefix_stream[-1]), out], axis=1)
-        masks = {name: np.asarray(mask) for name, mask in key_masks(layout, scene).items()}
-        found["out/obs/mask"] = np.concatenate([masks[g.name] for g in layout.groups if not g.readout], axis=2)
-        for name, _ in config.readouts:
-            found[f"out/{name}/tokens"] = np.asarray(out)[:, layout.rows(name)]
-            found[f"out/{name}/mask"] = masks[name]
-        return found
+        """Every array up to the readouts, under its golden name."""
+        config, scene = self.checkpoint.config, self._scene
+        found = _trace(config, self.model.words, self.model.eyes, self._language, scene)
+        return {"tok/language/tokens": np.asarray(self._language)} | {k: np.asarray(v) for k, v in found.items()}
 
     @cached_property
     def _embeddings(self) -> jax.Array:
@@ -190,7 +167,8 @@ class Case:
     def _eps(self) -> jax.Array:
         head = self.model.head
         times = head.times[self.arrays["head/time"]][:, None, None]
-        return score(head, times, self._embeddings @ head.readout, jnp.asarray(self.arrays["head/noisy_actions"]))
+        eps: jax.Array = _score(head, times, self._embeddings @ head.readout, self.arrays["head/noisy_actions"])
+        return eps
 
     def _compare_samples(self, kind: str) -> Iterator[tuple[str, Comparison]]:
         """Everything under `sample.../`: the noise that the key gives, and what comes of the noise."""
@@ -238,9 +216,8 @@ class Case:
         noise = np.concatenate([initial[None], turns])
         rows = np.moveaxis(noise, 1, 3).reshape(len(noise), batch * window, -1, noise.shape[-1])
         acts = np.tile(np.arange(self._head.action_dim) < size, self._head.horizon)
-        run = jax.jit(denoise, static_argnums=2)
         embeddings = self._embeddings.reshape(batch * window, -1)
-        found = run(self.model.head, self.model.turns, self._head.max_action, embeddings, rows, acts)
+        found = _denoise(self.model.head, self.model.turns, self._head.max_action, embeddings, rows, acts)
         x, trajectory = (np.asarray(part).reshape(*part.shape[:-3], batch, window, *part.shape[-2:]) for part in found)
         return np.moveaxis(x, 2, 0), np.moveaxis(trajectory, 3, 1)
 
@@ -257,13 +234,56 @@ class Case:
             return np.stack([initial for initial, _ in each]), np.stack([steps for _, steps in each], axis=1)
 
 
+@partial(jax.jit, static_argnums=0)
+def _trace(config: OctoConfig, words: Words, eyes: Eyes, language: jax.Array, scene: Scene) -> dict[str, jax.Array]:
+    """The model's own functions, with every position wanted and everything in between kept."""
+    tokens = camera_tokens(eyes, scene)
+    layout = scene_layout(config, tokens)
+    first = prefix_tokens(words, language)
+    steps = step_tokens(eyes, layout, first, tokens)
+    visible = visible_keys(config, layout, scene)
+    prefix, before = encode_prefix(words.transformer, config.heads, first)
+    everything = np.arange(steps.shape[1])
+    last, stream = encode_steps(eyes.transformer, config.heads, prefix, steps, visible[:, layout.prefix :], everything)
+    blocks = jnp.concatenate([before, jnp.concatenate([stream, last[None]])], axis=2)
+    output = layer_norm(eyes.transformer.norm, blocks[-1])
+    masks = key_masks(layout, scene)
+    language_mask = jnp.repeat(jnp.asarray(scene.has_language)[:, None], layout.prefix, axis=1)
+    found = {
+        "tok/language/mask": language_mask,
+        "out/task/mask": language_mask,
+        "out/obs/mask": jnp.concatenate([masks[group.name] for group in layout.groups if not group.readout], axis=2),
+        "attn/mask": visible[:, None],
+        "seq/input": jnp.concatenate([first, steps], axis=1),
+        "seq/output": output,
+    }
+    found |= {f"seq/encoderblock_{i}": block for i, block in enumerate(blocks)}
+    for name, value in tokens.items():
+        found[f"tok/{name}/tokens"] = value
+        found[f"tok/{name}/mask"] = jnp.broadcast_to(jnp.asarray(scene.seen[name])[..., None], value.shape[:-1])
+    for name, _ in config.readouts:
+        found[f"out/{name}/tokens"] = output[:, layout.prefix + layout.rows(name)]
+        found[f"out/{name}/mask"] = masks[name]
+    return found
+
+
 def _draw(key: jax.Array, shape: tuple[int, ...], turns: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Initial noise and that of every turn, each from its own split of the key."""
-    draws = []
-    for _ in range(turns + 1):
+    draws = np.asarray(_draws(key, shape, turns + 1))
+    return draws[0], draws[1:]
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _draws(key: jax.Array, shape: tuple[int, ...], count: int) -> jax.Array:
+    def draw(key: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
         key, own = jax.random.split(key)
-        draws.append(np.asarray(jax.random.normal(own, shape)))
-    return draws[0], np.stack(draws[1:])
+        return key, jax.random.normal(own, shape)
+
+    return jax.lax.scan(draw, key, None, length=count)[1]
+
+
+_denoise = jax.jit(denoise, static_argnums=2)
+_score = jax.jit(score)
 
 
 def _with_candidates(initial: NDArray[Any], turns: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
