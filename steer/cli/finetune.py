@@ -1,0 +1,212 @@
+"""`steer finetune --policy P --critic C --offline STORE --out RUN`: a policy that gets better while the robot works.
+
+The preset's numbers are flags, so the command is made for the preset that `--preset` names.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from rich.console import Console
+
+from steer.data.store import EpisodeStore
+from steer.errors import ConfigError
+from steer.online.actor import Cast, Collector, Scene, Source
+from steer.online.config import PRESETS, OnlineConfig
+from steer.online.learner import Learner
+from steer.online.live import LiveRun
+from steer.online.publish import Versions
+from steer.online.run_folder import OnlineFolder
+from steer.online.sources import Background, Watcher
+from steer.online.start import Start
+from steer.options import json_or_text
+from steer.robot import RobotSpec, read_robot
+from steer.selection import Selection
+from steer.serial import to_json
+from steer.training.interrupts import Interrupts
+from steer.training.loop import TrainingInterrupted
+
+_Repeatable = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+_Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTune:
+    """Collect episodes with the steered policy, learn from them, publish better models, and again."""
+
+    policy: str
+    """Checkpoint folder of the policy to improve."""
+    critic: str
+    """Checkpoint folder of the critic that steers it."""
+    offline: Path | None = None
+    """Episode store that both were trained from."""
+    out: Path
+    """Folder of the run: state, versions, logs."""
+    online: Path | None = None
+    """Episode store for the new episodes; OUT/episodes unless given."""
+    env: str = "steer/PickPlace-v0"
+    """Any gymnasium environment, by its id."""
+    env_option: _Repeatable = ()
+    """KEY=VALUE for the environment; the value is read as JSON where it is JSON. May be repeated."""
+    map: _Repeatable = ()
+    """OUR_KEY=ENV_KEY for an observation; leave ENV_KEY empty for an environment without named ones. May be repeated."""
+    robot_spec: Path | None = None
+    """JSON file with the robot spec of an environment that does not carry one."""
+    preset: Literal["calql", "wsrl", "rlpd"] = "calql"
+    """Which numbers to begin with."""
+    config: Annotated[OnlineConfig, tyro.conf.arg(name="")] = PRESETS["calql"]
+    selection: Selection = Selection()
+    episodes: int = 300
+    """Online episodes in all; a finished run goes on with a larger number and --resume."""
+    actors: int = 1
+    """Processes that play; 0: none, others record into the online store (steer run --record)."""
+    play_on: _Flag = False
+    """Actors go on playing with the newest version while the learner learns; otherwise they wait for it, and a run can be
+    repeated exactly."""
+    first_seed: int = 200_000
+    """Episode i starts from this + i. Evaluations use other seeds."""
+    seed: int = 0
+    """Seed of batches, noise and fresh weights."""
+    resume: _Flag = False
+    """Go on from the last saved state in OUT, exactly."""
+    overwrite: _Flag = False
+    """Discard an earlier run in OUT."""
+    threads: int = 1
+    """CPU threads of the learner; the networks are too small to share."""
+    save_every: int = 500
+    """Updates between two saved states; one is saved after each part of a round, too."""
+
+    def run(self) -> None:
+        self._check()
+        torch.set_num_threads(self.threads)
+        folder = OnlineFolder(self.out)
+        console = Console(soft_wrap=True)
+        with folder.locked():
+            going_on = folder.claim(self._settings(), self.resume, self.overwrite)
+            try:
+                self._learn(folder, going_on)
+            except TrainingInterrupted as stop:
+                Console(stderr=True, soft_wrap=True).print(str(stop), markup=False, highlight=False)
+                raise
+        newest = Versions(self.out)
+        version = newest.current()
+        console.print(
+            f"{version.episodes} episodes, version {version.version}: {newest.folder(version.version)}", highlight=False
+        )
+
+    def _learn(self, folder: OnlineFolder, going_on: bool) -> None:
+        start = Start.load(self.policy, self.critic, self.config)
+        offline = None if self.offline is None else EpisodeStore.open(self.offline)
+        scene = self._scene()
+        robot = _robot(scene, offline)
+        path = self.online or folder.episodes
+        store = EpisodeStore.create(path, robot, exist_ok=True)
+        source = self._source(scene, start, path, robot)
+        title = f"fine-tuning by {self.preset}, {self.config.improve}"
+        try:
+            with Interrupts() as interrupts:
+                learner = Learner(
+                    start,
+                    self.config,
+                    folder,
+                    store,
+                    offline,
+                    source,
+                    seed=self.seed,
+                    save_every=self.save_every,
+                    stop=lambda: interrupts.requested,
+                )
+                if going_on:
+                    learner.resume()
+                with LiveRun(title, folder.rounds, folder.logs, learner.progress.published) as live:
+                    learner.listen(live.tell, live.show)
+                    learner.run(self.episodes)
+        finally:
+            source.close()
+
+    def _source(self, scene: Scene, start: Start, store: Path, robot: RobotSpec) -> Source:
+        config = self.config
+        cast = Cast(
+            self.out,
+            self.policy,
+            config.base_samples,
+            config.student_samples,
+            config.temperature,
+            start.executed,
+            self.selection,
+        )
+        if not self.actors:
+            return Watcher(EpisodeStore.open(store))
+        collector = Collector(scene, cast, store, robot, self.first_seed, self.actors)
+        if not self.play_on:
+            return collector
+        return Background(collector, self.episodes, config.warmup_episodes, config.warmup_behaviour == "steered")
+
+    def _scene(self) -> Scene:
+        options = {key: json_or_text(text) for key, text in _pairs(self.env_option, "--env-option").items()}
+        robot = None if self.robot_spec is None else read_robot(self.robot_spec)
+        return Scene(self.env, options, _pairs(self.map, "--map"), robot)
+
+    def _check(self) -> None:
+        if self.play_on and not self.actors:
+            raise ConfigError("--play-on is for actors, and --actors is 0: leave one of them out")
+        for name, least in (("episodes", 1), ("actors", 0), ("threads", 1), ("save_every", 1), ("first_seed", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected at least {least}")
+
+    def _settings(self) -> dict[str, Any]:
+        """What must be the same when the run is resumed."""
+        return {
+            "policy": self.policy,
+            "critic": self.critic,
+            "offline": None if self.offline is None else str(self.offline),
+            "online": None if self.online is None else str(self.online),
+            "env": self.env,
+            "env_option": list(self.env_option),
+            "map": list(self.map),
+            "first_seed": self.first_seed,
+            "seed": self.seed,
+            "selection": to_json(self.selection),
+            "config": to_json(self.config),
+        }
+
+
+def _robot(scene: Scene, offline: EpisodeStore | None) -> RobotSpec:
+    """The robot of the new episodes: the offline store's, else what the environment says."""
+    if offline is not None:
+        return offline.robot
+    environment = scene.make()
+    environment.close()
+    return environment.robot
+
+
+def _pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
+    """KEY=VALUE texts as a mapping."""
+    pairs: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key or key in pairs:
+            raise ConfigError(f"{flag} {text!r}: expected KEY=VALUE, each key once")
+        pairs[key] = value
+    return pairs
+
+
+def command(words: Sequence[str]) -> Any:
+    """The arguments of `steer finetune`, with the defaults of the preset that these words choose."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", default="calql")
+    chosen = parser.parse_known_args(list(words))[0].preset
+    defaults = PRESETS.get(chosen, PRESETS["calql"])
+
+    @dataclass(frozen=True, kw_only=True)
+    class Chosen(FineTune):
+        __doc__ = FineTune.__doc__
+        config: Annotated[OnlineConfig, tyro.conf.arg(name="")] = defaults
+
+    return Chosen

@@ -1,0 +1,131 @@
+"""`OnlineConfig`: every number of fine-tuning, and the presets, which are nothing but other numbers. Imports no torch.
+
+The unit of experience is the decision: a chunk of E executed control steps is one transition of the critic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from steer.errors import ConfigError
+
+Improve = Literal["success", "pa-rl", "both", "none"]
+
+# Slopes of the best batch size and learning rate over UTD, shared over tasks: the means of the two suites fitted in "Value-based
+# deep RL scales predictably" (Rybkin et al. 2025, arXiv 2502.04327): -0.49 and -0.31, -0.32 and -0.285.
+_BATCH_SLOPE, _RATE_SLOPE = -0.40, -0.30
+_REFERENCE_BATCH, _REFERENCE_RATE = 256, 3e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineConfig:
+    """One way of fine-tuning. The defaults are the preset `calql`; in brackets what was published where it differs."""
+
+    conservative: bool = True
+    """Keep the critic's conservative term; without it, plain temporal differences. [WSRL, RLPD: without]"""
+    fresh_critic: bool = False
+    """Start the critic anew: of --critic only the settings are used. [RLPD]"""
+    members: int = 0
+    """Members of a fresh critic; 0: as many as --critic has. [WSRL, RLPD, PA-RL: 10]"""
+    target_subset: int = 0
+    """Members whose lowest value is backed up, drawn anew each update; 0: as the critic was trained. [WSRL, RLPD: 2]"""
+    offline_share: float = 0.5
+    """Share of offline transitions in each of the critic's batches. [Cal-QL, RLPD: 0.5, WSRL: 0]"""
+    warmup_episodes: int = 0
+    """Episodes played before the first update. [WSRL: 5000 steps]"""
+    warmup_behaviour: Literal["steered", "policy"] = "steered"
+    """Who plays them: the policy steered by the critic that it starts with, or the policy alone."""
+    utd: float = 1.0
+    """Critic updates per decision. [Cal-QL, PA-RL: 1, WSRL: 4, RLPD: 20]"""
+    batch_size: int = 0
+    """Transitions per critic update; 0: 256 at UTD 1, and less with more updates (fitted power law). [256]"""
+    learning_rate: float = 0.0
+    """Of the critic; 0: 3e-4 at UTD 1, and less with more updates (fitted power law). [3e-4]"""
+    improve: Improve = "success"
+    """What the policy is fitted to: executed chunks of successful episodes, actions that the critic prefers, both, none."""
+    policy_utd: float = 1.0
+    """Policy updates per decision. [PA-RL: 1, WSRL: 1]"""
+    policy_batch_size: int = 256
+    """Chunks per policy update. [256]"""
+    policy_learning_rate: float = 3e-4
+    """Constant. [PA-RL: diffusion 5e-5, tokens 1e-4, OpenVLA 2e-5]"""
+    policy_average: float = 0.995
+    """Exponential average of the weights that is played and published."""
+    base_samples: int = 8
+    """Candidates of the frozen policy that the run starts with, per state. They keep the critic's maximum honest."""
+    student_samples: int = 8
+    """Candidates of the policy in training, per state. [PA-RL: 32 of one policy]"""
+    temperature: float = 1.0
+    """Noise scale of all candidates."""
+    proposal_seed: int = 0
+    """Of the frozen policy's candidates; those at offline states are cached under the seed that the critic was trained with."""
+    refine: str = "gradient:?steps=5&step_size=0.02"
+    """pa-rl: the refiner that moves the best candidate uphill; empty: the best candidate itself. [10 steps of 3e-4]"""
+    target_states: int = 8192
+    """pa-rl: states per round, drawn from all online ones, whose better actions the policy is fitted to."""
+    round_episodes: int = 25
+    """Episodes between two versions. [Cal-QL, PA-RL: 1]"""
+    rewards: Literal["stored", "success"] = "stored"
+    """success: 1 at the end of each episode that is labelled successful, for data that holds no rewards."""
+
+    def __post_init__(self) -> None:
+        for name in ("policy_batch_size", "base_samples", "student_samples", "round_episodes", "target_states"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("members", "target_subset", "warmup_episodes", "batch_size"):
+            self._require(name, getattr(self, name) >= 0, "0 or more")
+        for name in ("learning_rate", "utd", "policy_utd", "temperature"):
+            self._require(name, 0 <= getattr(self, name) < float("inf"), "0 or more")
+        self._require("offline_share", 0 <= self.offline_share <= 1, "between 0 and 1")
+        self._require("policy_average", 0 <= self.policy_average < 1, "in [0, 1)")
+        self._require("policy_learning_rate", self.policy_learning_rate > 0, "above 0")
+        if self.members and not self.fresh_critic:
+            raise ConfigError(
+                f"members is {self.members}, but the critic goes on with the members it has: leave it out, or start a fresh one"
+            )
+
+    @property
+    def critic_batch_size(self) -> int:
+        """What was asked for, else what the law proposes."""
+        return self.batch_size or proposed_batch_size(self.utd)
+
+    @property
+    def critic_learning_rate(self) -> float:
+        """What was asked for, else what the law proposes."""
+        return self.learning_rate or proposed_learning_rate(self.utd)
+
+    def _require(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise ConfigError(f"{name} is {getattr(self, name)}, expected {expected}")
+
+
+def proposed_batch_size(utd: float) -> int:
+    """256 at UTD 1, falling as a power of UTD; not raised below UTD 1, where updates are few anyhow."""
+    return max(1, round(float(_REFERENCE_BATCH * max(utd, 1.0) ** _BATCH_SLOPE)))
+
+
+def proposed_learning_rate(utd: float) -> float:
+    """3e-4 at UTD 1, falling as a power of UTD; not raised below UTD 1."""
+    return float(_REFERENCE_RATE * max(utd, 1.0) ** _RATE_SLOPE)
+
+
+PRESETS: Mapping[str, OnlineConfig] = MappingProxyType(
+    {
+        "calql": OnlineConfig(),
+        "wsrl": OnlineConfig(conservative=False, target_subset=2, offline_share=0.0, warmup_episodes=75, utd=4.0),
+        "rlpd": OnlineConfig(
+            conservative=False,
+            fresh_critic=True,
+            members=10,
+            target_subset=2,
+            warmup_episodes=25,
+            warmup_behaviour="policy",
+            utd=10.0,
+        ),
+    }
+)
+"""Cal-QL online (arXiv 2303.05479): the same loss, half offline, half online. WSRL (arXiv 2412.07762): no offline data after a
+warm-up, many updates, a random subset of the members, nothing conservative. RLPD (arXiv 2302.02948): symmetric batches, a critic
+from scratch, many updates."""

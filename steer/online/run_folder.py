@@ -1,0 +1,109 @@
+"""The folder of one fine-tuning run, and the lock that keeps a second learner out.
+
+RUN/run.json             what the run was started with
+RUN/learner.lock         held by the living learner
+RUN/episodes/            the online episodes, unless they go elsewhere
+RUN/proposals/           candidates at online states, one file per round
+RUN/training/step-N/     the state that resumes the run
+RUN/versions/, current.json   what was published (`steer.online.publish`)
+RUN/rounds.jsonl, logs/  what happened, one line per round, and TensorBoard
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from steer.errors import ConfigError
+from steer.files import fsync_path
+from steer.training.state import latest_step
+
+_OURS = (
+    *("run.json", "learner.lock", "episodes", "proposals", "training", "versions"),
+    *("current.json", "rounds.jsonl", "logs"),
+)
+# What is being written; a kill may leave it.
+_ASIDE = ".run.json."
+
+
+class OnlineFolder:
+    """Where a run lives, and whether it may."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.episodes = self.path / "episodes"
+        self.proposals = self.path / "proposals"
+        self.training = self.path / "training"
+        self.logs = self.path / "logs"
+        self.rounds = self.path / "rounds.jsonl"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run. Raises `ConfigError` while another learner does; the kernel lets go when a process dies."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path / "learner.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise ConfigError(
+                f"{self.path}: another learner is at work on this run: wait for it, stop it, or choose another folder"
+            ) from error
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
+    def claim(self, settings: Mapping[str, Any], resume: bool, overwrite: bool) -> bool:
+        """Make the folder ready; True where there is a state to go on from. Call it with the lock held.
+
+        Raises `ConfigError` when the folder holds something else, or was started with other settings.
+        """
+        if resume and overwrite:
+            raise ConfigError("resume and overwrite exclude each other: give one")
+        if overwrite:
+            self._clear()
+        surplus = sorted(name for name in os.listdir(self.path) if name not in _OURS and not name.startswith(_ASIDE))
+        if surplus:
+            raise ConfigError(f"{self.path}: holds something else ({surplus[0]}): choose an empty or a new folder")
+        document = self.path / "run.json"
+        if not document.exists():
+            if resume:
+                raise ConfigError(f"{self.path}: nothing to resume here: start without --resume")
+            _write(document, settings)
+            return False
+        if not resume:
+            raise ConfigError(f"{self.path}: holds a run: --resume it, or --overwrite it")
+        _check_same(json.loads(document.read_text()), settings, self.path)
+        return latest_step(self.training) is not None
+
+    def _clear(self) -> None:
+        """Remove what a run writes, and nothing else; the lock is being held."""
+        for name in _OURS:
+            item = self.path / name
+            if item.is_dir():
+                shutil.rmtree(item)
+            elif name != "learner.lock":
+                item.unlink(missing_ok=True)
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    aside = path.with_name(f"{_ASIDE}{os.getpid()}")
+    aside.write_text(json.dumps(content, indent=1))
+    fsync_path(aside)
+    os.replace(aside, path)
+    fsync_path(path.parent)
+
+
+def _check_same(was: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+    """Raise `ConfigError` naming every setting that differs."""
+    names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
+    if names:
+        told = "; ".join(f"{name} was {was.get(name)!r}, now {now.get(name)!r}" for name in sorted(names))
+        raise ConfigError(f"{path}: this run was started with other settings ({told}): resume with its own")

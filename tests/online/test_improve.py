@@ -1,0 +1,103 @@
+"""What the policy is fitted to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from steer import registry
+from steer.data.frames import load_frames
+from steer.data.sampling import ChunkSampler
+from steer.data.store import EpisodeStore
+from steer.observation import Batch
+from steer.online.config import Improve, OnlineConfig
+from steer.online.improve import better_chunks, policy_sampler
+from steer.online.replay import Data
+from steer.spec import Array
+from tests.fakes import ROBOT, FakeCritic
+from tests.online.toys import make_episode
+
+
+@pytest.fixture
+def online(tmp_path: Path) -> Data:
+    store = EpisodeStore.create(tmp_path / "s", ROBOT)
+    with store.writer() as writer:
+        for seed in range(6):
+            writer.add(make_episode(seed, success=seed % 3 == 0))
+    store.refresh()
+    frames = load_frames(store)
+    rng = np.random.default_rng(0)
+    return Data(frames, rng.uniform(-0.1, 0.1, (len(frames), 5, 4, 3)).astype(np.float32))
+
+
+def chunks(rows: int, frames: object, seed: int) -> ChunkSampler:
+    return ChunkSampler(frames, 4, 1, rows, seed)  # type: ignore[arg-type]  # Frames
+
+
+def q(critic: object, data: Data, index: Array, actions: Array) -> Array:
+    arrays, mask = data.frames.window(index, 1)
+    values: Array = critic.score(critic.encode(Batch(arrays, mask)), actions).mean(0)  # type: ignore[attr-defined]  # a Critic
+    return values
+
+
+def test_a_better_chunk_is_never_worse_than_the_best_proposal_or_what_was_done(models: Path, online: Data) -> None:
+    critic = registry.critic(str(models / "critic"))
+    refiner = registry.refiner("gradient:?steps=3&step_size=0.05", critic)
+    index = online.frames.decisions
+
+    better = better_chunks(online, index, critic, refiner)
+
+    found = q(critic, online, index, better[:, None])[:, 0]
+    rows = np.minimum(index[:, None] + np.arange(4), online.frames.finals[online.frames.episode_of[index]][:, None])
+    assert (found >= q(critic, online, index, online.proposals[index]).max(1) - 1e-6).all()
+    assert (found >= q(critic, online, index, online.frames.actions[rows][:, None])[:, 0] - 1e-6).all()
+    assert (found > q(critic, online, index, online.proposals[index]).max(1) + 1e-6).any()
+    assert (np.abs(better) <= 0.1 + 1e-6).all()
+
+
+def test_without_a_refiner_it_is_one_of_the_proposals_or_what_was_done(online: Data) -> None:
+    index = online.frames.decisions
+    better = better_chunks(online, index, FakeCritic(), None)
+    rows = np.minimum(index[:, None] + np.arange(4), online.frames.finals[online.frames.episode_of[index]][:, None])
+    known = np.concatenate([online.proposals[index], online.frames.actions[rows][:, None]], axis=1)
+    assert (np.abs(known - better[:, None]).max((2, 3)) == 0).any(1).all()
+
+
+def test_only_successful_episodes_are_imitated(online: Data) -> None:
+    sampler = policy_sampler(OnlineConfig(policy_batch_size=64), online, FakeCritic(), None, chunks, 0)
+    assert sampler is not None
+    # Successful toys step by +0.05, failed ones by -0.05.
+    assert (sampler.sample().actions == np.float32(0.05)).all()
+
+
+def test_both_share_a_batch(online: Data) -> None:
+    config = OnlineConfig(policy_batch_size=9, improve="both")
+    sampler = policy_sampler(config, online, FakeCritic(), None, chunks, 0)
+    assert sampler is not None
+    batch = sampler.sample()
+    assert batch.actions.shape == (9, 4, 3)
+    assert (batch.actions[:5] == np.float32(0.05)).all()
+    kept = sampler.state()
+    expected = sampler.sample().actions
+    sampler.restore(kept)
+    np.testing.assert_array_equal(sampler.sample().actions, expected)
+
+
+@pytest.mark.parametrize(("improve", "learns"), [("success", False), ("both", True), ("pa-rl", True)])
+def test_before_the_first_success_there_is_nothing_to_imitate(
+    tmp_path: Path, online: Data, improve: Improve, learns: bool
+) -> None:
+    failed = Data(online.frames.subset([1, 2]), online.proposals[online.frames.rows([1, 2])])
+    config = OnlineConfig(policy_batch_size=8, improve=improve)
+    sampler = policy_sampler(config, failed, FakeCritic(), None, chunks, 0)
+    assert (sampler is not None) == learns
+    assert sampler is None or len(sampler.sample().actions) == 8
+
+
+def test_targets_are_found_for_so_many_states_at_most(online: Data) -> None:
+    config = OnlineConfig(policy_batch_size=64, improve="pa-rl", target_states=3)
+    sampler = policy_sampler(config, online, FakeCritic(), None, chunks, 0)
+    assert sampler is not None
+    assert len(np.unique(sampler.sample().actions.reshape(64, -1), axis=0)) <= 3

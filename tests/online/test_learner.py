@@ -1,0 +1,147 @@
+"""The learner over prepared episodes, in this process: what a round does, and that it can be cut anywhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from steer import registry
+from steer.checkpoints import read_checkpoint
+from steer.errors import ConfigError
+from steer.online.publish import Versions
+from steer.training.loop import TrainingInterrupted
+from tests.online.toys import Run
+
+
+def weights(run: Run) -> list[torch.Tensor]:
+    state = run.learner._critic.state()["algorithm"]
+    return [value.clone() for value in state.values()]
+
+
+def test_rounds_update_publish_and_tell(models: Path, tmp_path: Path) -> None:
+    run = Run(models, tmp_path / "run")
+    run.learner.run(5)
+
+    # Two decisions of four steps per episode of eight; UTD 2 and 1.
+    assert [(r.version, r.episodes, r.critic_updates, r.policy_updates) for r in run.rounds] == [
+        (1, 2, 8, 4),
+        (2, 4, 16, 8),
+        (3, 5, 20, 10),
+    ]
+    assert run.source.asked == [(2, 0, True), (4, 1, True), (5, 2, True)]
+    assert run.rounds[-1].robot_minutes == pytest.approx(5 * 8 / 20 / 60)
+    assert run.rounds[-1].rolling_success == pytest.approx(0.6)
+    assert run.rounds[-1].utd == pytest.approx(2.0)
+    assert {"td_error_fresh", "td_error_replayed", "parameter_norm", "critic/q_data", "policy/loss"} <= set(
+        run.rounds[0].metrics
+    )
+
+
+def test_versions_are_checkpoints_that_serve_and_the_first_is_the_start(models: Path, tmp_path: Path) -> None:
+    run = Run(models, tmp_path / "run")
+    run.learner.run(2)
+    versions = Versions(tmp_path / "run")
+
+    assert versions.current().version == 1
+    for name in ("policy", "critic"):
+        before, first, second = (
+            read_checkpoint(path).weights
+            for path in (models / name, versions.folder(0) / name, versions.folder(1) / name)
+        )
+        assert all(np.array_equal(before[key], first[key]) for key in before)
+        assert not all(np.array_equal(first[key], second[key]) for key in before)
+    registry.engine(str(versions.folder(1) / "policy"), str(versions.folder(1) / "critic"))
+
+
+@pytest.mark.parametrize("stop_after", [5, 8, 13])
+def test_a_stopped_run_goes_on_with_the_same_numbers(models: Path, tmp_path: Path, stop_after: int) -> None:
+    whole = Run(models, tmp_path / "whole", improve="both")
+    whole.learner.run(4)
+    cut = Run(models, tmp_path / "cut", stop_after=stop_after, improve="both")
+    with pytest.raises(TrainingInterrupted, match="--resume"):
+        cut.learner.run(4)
+
+    again = Run(models, tmp_path / "cut", improve="both")
+    again.learner.resume()
+    again.learner.run(4)
+
+    assert again.learner.progress.critic_updates == whole.learner.progress.critic_updates
+    assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(again), strict=True))
+    newest = Versions(tmp_path / "whole").folder(2), Versions(tmp_path / "cut").folder(2)
+    one, two = (read_checkpoint(path / "policy").weights for path in newest)
+    assert all(np.array_equal(one[key], two[key]) for key in one)
+
+
+def test_a_frozen_store_gives_a_hundred_equal_losses_after_a_resume(models: Path, tmp_path: Path) -> None:
+    def losses(run: Run) -> list[float]:
+        seen: list[float] = []
+        step = run.learner._critic.step
+
+        def noted(batch: Any) -> Any:
+            metrics = step(batch)
+            seen.append(float(metrics["loss"]))
+            return metrics
+
+        run.learner._critic.step = noted  # type: ignore[method-assign]  # watched
+        return seen
+
+    changes: dict[str, Any] = {"utd": 32.0, "improve": "none"}
+    whole = Run(models, tmp_path / "whole", **changes)
+    expected = losses(whole)
+    whole.learner.run(2)
+    cut = Run(models, tmp_path / "cut", stop_after=28, **changes)
+    with pytest.raises(TrainingInterrupted):
+        cut.learner.run(2)
+    again = Run(models, tmp_path / "cut", **changes)
+    again.learner.resume()
+    got = losses(again)
+    again.learner.run(2)
+
+    assert len(expected) == 128
+    assert len(got) == 100
+    assert got == expected[28:]
+
+
+def test_a_finished_run_goes_on_to_more_episodes(models: Path, tmp_path: Path) -> None:
+    Run(models, tmp_path / "run").learner.run(2)
+    more = Run(models, tmp_path / "run")
+    more.learner.resume()
+    more.learner.run(4)
+    assert [r.version for r in more.rounds] == [2]
+    assert Versions(tmp_path / "run").current().episodes == 4
+
+
+def test_nothing_is_learnt_during_the_warm_up(models: Path, tmp_path: Path) -> None:
+    run = Run(models, tmp_path / "run", warmup_episodes=2, warmup_behaviour="policy", offline_share=0.0)
+    run.learner.run(4)
+    assert [(r.critic_updates, r.policy_updates) for r in run.rounds] == [(0, 0), (8, 4)]
+    assert [steered for _, _, steered in run.source.asked] == [False, True]
+
+
+def test_a_fresh_critic_has_its_own_members_and_weights(models: Path, tmp_path: Path) -> None:
+    run = Run(models, tmp_path / "run", conservative=False, fresh_critic=True, members=4, target_subset=2)
+    run.learner.run(2)
+    config = json.loads((Versions(tmp_path / "run").folder(1) / "critic" / "config.json").read_text())["config"]
+    assert (config["members"], config["algorithm"]) == (4, "td")
+    assert config["calql"]["backup"]["subset"] == 2
+
+
+def test_without_offline_data_the_share_must_be_zero(models: Path, tmp_path: Path) -> None:
+    run = Run(models, tmp_path / "run", offline_share=0.0)
+    assert run.learner._replay.offline is None
+    with pytest.raises(ConfigError, match="statistics from offline data"):
+        Run(models, tmp_path / "fresh", offline_share=0.0, fresh_critic=True)
+
+
+def test_the_policy_stays_as_it_is_where_only_the_critic_learns(models: Path, tmp_path: Path) -> None:
+    run = Run(models, tmp_path / "run", improve="none")
+    run.learner.run(2)
+    versions = Versions(tmp_path / "run")
+    one, two = (read_checkpoint(versions.folder(n) / "policy").weights for n in (0, 1))
+    assert all(np.array_equal(one[key], two[key]) for key in one)
+    assert run.rounds[0].policy_updates == 0
