@@ -10,7 +10,7 @@ would have had, as long as the store still has the episodes it had.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -172,6 +172,7 @@ class Learner:
             self._save()
             raise self._interrupted()
         self._store.refresh()
+        self._relabel()
         ids = [record.id for record in self._store.records() if record.id not in known]
         self._take(len(self.progress.rounds), ids)
         assert self._newest is not None
@@ -184,12 +185,27 @@ class Learner:
 
     def _take(self, number: int, ids: list[str]) -> None:
         """Let the replay grow by these episodes of the store."""
-        places = {record.id: place for place, record in enumerate(self._store.records())}
-        frames = _rewarded(load_frames(self._store, [places[name] for name in ids]), self._config)
+        frames = self._frames(ids)
         student = partial(registry.policy, str(self._versions.folder(number) / "policy"))
         self._newest = Data(frames, self._proposals.online(number, frames, student))
         self._success += frames.success.tolist()
         self._replay.grow(self._newest)
+
+    def _relabel(self) -> None:
+        """A person may have corrected labels since: then the online episodes are read anew."""
+        online = self._replay.online
+        if online is None:
+            return
+        now = {record.id: bool(record.success) for record in self._store.records()}
+        if any(now[name] != success for name, success in zip(online.frames.ids, self._success, strict=True)):
+            frames = self._frames(online.frames.ids)
+            self._success = frames.success.tolist()
+            self._replay.online = Data(frames, online.proposals)
+
+    def _frames(self, ids: Sequence[str]) -> Frames:
+        """These episodes of the store, rewarded as the run wants it."""
+        places = {record.id: place for place, record in enumerate(self._store.records())}
+        return _rewarded(load_frames(self._store, [places[name] for name in ids]), self._config)
 
     def _diagnose(self) -> dict[str, float]:
         """Before anything was learnt from the new data: how much better is the critic on what it has replayed?"""

@@ -12,6 +12,7 @@ import torch
 
 from steer import registry
 from steer.checkpoints import read_checkpoint
+from steer.data.store import EpisodeStore
 from steer.errors import ConfigError
 from steer.online.publish import Versions
 from steer.training.loop import TrainingInterrupted
@@ -145,3 +146,17 @@ def test_the_policy_stays_as_it_is_where_only_the_critic_learns(models: Path, tm
     one, two = (read_checkpoint(versions.folder(n) / "policy").weights for n in (0, 1))
     assert all(np.array_equal(one[key], two[key]) for key in one)
     assert run.rounds[0].policy_updates == 0
+
+
+def test_a_corrected_label_is_learnt_from_in_the_next_round(models: Path, tmp_path: Path) -> None:
+    run = Run(models, tmp_path / "run")
+    run.learner.run(2)
+    assert run.learner._replay.online is not None
+    assert run.learner._replay.online.frames.success.tolist() == [True, False]
+
+    store = EpisodeStore.open(run.folder.episodes)
+    store.label(store.records()[1].id, True, "key")
+    run.learner.run(4)
+
+    assert run.learner._replay.online.frames.success.tolist() == [True, True, True, False]
+    assert run.rounds[-1].rolling_success == pytest.approx(0.75)
