@@ -95,7 +95,7 @@ def test_committed_steps_pull_the_rest_of_the_chunk_along(two_ways: ChunkPolicy)
 
     np.testing.assert_array_equal(got[:, :2], np.broadcast_to(right, (32, 2, 2)))
     free = two_ways.sample(context, 32, np.array([1]))[0]
-    assert (got[:, 3, 0] > 0).mean() > 0.9 > (free[:, 3, 0] > 0).mean()
+    assert (got[:, 3, 0] > 0).mean() > 0.8 > 0.2 + (free[:, 3, 0] > 0).mean()
 
 
 def test_the_rate_warms_up_and_falls_to_its_share() -> None:
