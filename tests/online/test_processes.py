@@ -1,0 +1,144 @@
+"""Real processes: the whole command, and actors and learners that are killed in the middle of their work."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from steer.checkpoints import read_checkpoint
+from steer.cli.main import main
+from steer.data.store import EpisodeStore
+from steer.online.actor import Cast, Collector
+from steer.online.live import read_rounds
+from steer.online.publish import Version, Versions
+from tests.evaluation.fakes import ENV_ID
+from tests.fakes import ROBOT
+from tests.online.toys import SCENE
+
+WAIT_S = 300.0
+
+
+def words(models: Path, out: Path, *more: str) -> list[str]:
+    given = ("--policy", str(models / "policy"), "--critic", str(models / "critic"))
+    small = ("--base-samples", "2", "--student-samples", "2", "--policy-batch-size", "16", "--batch-size", "16")
+    return [
+        *("finetune", *given, "--offline", str(models / "episodes"), "--out", str(out), "--env", ENV_ID),
+        *("--round-episodes", "2", *small, *more),
+    ]
+
+
+def test_the_command_improves_from_rounds_and_says_where_it_is(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(words(models, tmp_path / "run", "--episodes", "4", "--improve", "both"))
+
+    told = capsys.readouterr()
+    assert "4 episodes, version 2" in told.out
+    assert told.err.count("robot min") == 2
+    lines = read_rounds(tmp_path / "run" / "rounds.jsonl")
+    assert [line["episodes"] for line in lines] == [2, 4]
+    assert any((tmp_path / "run" / "logs").iterdir())
+    store = EpisodeStore.open(tmp_path / "run" / "episodes")
+    assert [record.info["seed"] for record in store.records()] == [200_000, 200_001, 200_002, 200_003]
+    assert [record.info["version"] for record in store.records()] == [0, 0, 1, 1]
+
+
+def test_actors_play_on_while_the_learner_learns(models: Path, tmp_path: Path) -> None:
+    main(words(models, tmp_path / "run", "--episodes", "4", "--play-on"))
+    assert len(EpisodeStore.open(tmp_path / "run" / "episodes")) == 4
+    assert Versions(tmp_path / "run").current().episodes == 4
+
+
+def test_a_killed_actor_costs_nothing_that_was_published(models: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    Versions(run).publish(
+        Version(0),
+        lambda path: _copy(models / "policy", path),
+        lambda path: _copy(models / "critic", path),
+    )
+    cast = Cast(run, str(models / "policy"), 2, 2, 1.0, 4)
+    collector = Collector(SCENE, cast, tmp_path / "s", ROBOT, 100, 1)
+    seen: list[int] = []
+
+    def kill_once() -> bool:
+        seen.append(1)
+        if len(seen) == 1:
+            os.kill(collector.pids[0], signal.SIGKILL)
+        return False
+
+    collector.gather(4, 0, True, kill_once)
+    collector.close()
+
+    store = EpisodeStore.open(tmp_path / "s")
+    assert [record.info["seed"] for record in store.records()] == [100, 101, 102, 103]
+
+
+def test_a_killed_learner_goes_on_and_a_second_one_is_refused(models: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = words(models, run, "--episodes", "4", "--save-every", "1", "--utd", "20")
+    learner = subprocess.Popen([sys.executable, "-m", "steer.cli.main", *arguments], stderr=subprocess.PIPE, text=True)
+    _wait_for(lambda: (run / "versions" / "000001").exists(), learner)
+    with pytest.raises(SystemExit) as refused:
+        main([*arguments, "--resume"])
+    assert refused.value.code == 2
+    learner.kill()
+    learner.communicate()
+    published = [record.id for record in EpisodeStore.open(run / "episodes").records()]
+
+    main([*arguments, "--resume"])
+
+    records = EpisodeStore.open(run / "episodes").records()
+    assert [record.id for record in records][: len(published)] == published
+    assert len(records) == 4
+    assert Versions(run).current().critic_updates > 0
+    read_checkpoint(Versions(run).folder(2) / "critic")
+    assert [line["episodes"] for line in read_rounds(run / "rounds.jsonl")] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--episodes", "0"), "--episodes is 0"),
+        (("--resume",), "nothing to resume"),
+        (("--actors", "0", "--play-on"), "--play-on is for actors"),
+        (("--env-option", "x"), "expected KEY=VALUE"),
+        (("--offline-share", "2"), "offline_share is 2.0"),
+    ],
+)
+def test_wrong_arguments_are_explained(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(words(models, tmp_path / "run", *more))
+    assert refused.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_preset_sets_the_flags_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["finetune", "--preset", "wsrl", "--help"])
+    help_text = " ".join(capsys.readouterr().out.split())
+    assert "default: 75" in help_text
+
+
+def _copy(source: Path, target: Path) -> str:
+    import shutil
+
+    shutil.copytree(source, target)
+    return str(json.loads((source / "config.json").read_text())["kind"])
+
+
+def _wait_for(condition, process: subprocess.Popen[str]) -> None:  # type: ignore[no-untyped-def]  # Callable[[], bool]
+    """Until it holds; fails when the process ends first."""
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < end
+        time.sleep(0.02)
