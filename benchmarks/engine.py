@@ -2,16 +2,14 @@
 
     python -m benchmarks.engine --policy runs/demo/policy --critic runs/demo/critic [--json]
 
-One thread, one request at a time. Variants take turns in every round, so that a drift of the machine's speed hits all alike, and
-ratios are medians of the rounds' own ratios.
+One thread, one request at a time; see `benchmarks.rounds` for how it is timed.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ import torch
 import tyro
 
 from benchmarks.keep import keep
+from benchmarks.rounds import ratio, take_turns
 from steer import registry
 from steer.critic import Critic
 from steer.decision import Request
@@ -81,14 +80,14 @@ def measure(policy: Policy, critic: Critic, rounds: int, repeats: int) -> dict[s
         "k32_encode_each": lambda: _encode_each(policy, critic, batch, 32),
         "k32_encode_once": lambda: _encode_once(policy, critic, batch, 32),
     }
-    times = _rounds(variants, rounds, repeats)
+    times = take_turns(variants, rounds, repeats)
     parts = {name: _parts(steered, observation, samples) for name, samples in (("k8", 8), ("k32", 32))}
     return {
-        "k1_over_plain": _ratio(times["k1"], times["plain"]),
-        "k8_over_k1": _ratio(times["k8"], times["k1"]),
-        "k32_over_k1": _ratio(times["k32"], times["k1"]),
-        "k32_separate_over_k1": _ratio(times["k32_separate"], times["k1"]),
-        "encode_each_over_once": _ratio(times["k32_encode_each"], times["k32_encode_once"]),
+        "k1_over_plain": ratio(times["k1"], times["plain"]),
+        "k8_over_k1": ratio(times["k8"], times["k1"]),
+        "k32_over_k1": ratio(times["k32"], times["k1"]),
+        "k32_separate_over_k1": ratio(times["k32_separate"], times["k1"]),
+        "encode_each_over_once": ratio(times["k32_encode_each"], times["k32_encode_once"]),
         "part_shares": parts,
         "plain_ms": round(1e3 * statistics.median(times["plain"]), 3),
     }
@@ -109,23 +108,6 @@ def _encode_each(policy: Policy, critic: Critic, batch: Batch, samples: int) -> 
     )
     chunks = policy.sample(policy.encode(repeated), 1, np.arange(samples))
     critic.score(critic.encode(repeated), chunks[:, :, : max(critic.spec.prefixes)])
-
-
-def _rounds(variants: Mapping[str, Callable[[], Any]], rounds: int, repeats: int) -> dict[str, list[float]]:
-    """Seconds per call of each variant in each round; the first rounds warm up and are not counted."""
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for index in range(rounds + 3):
-        for name, call in variants.items():
-            start = time.perf_counter()
-            for _ in range(repeats):
-                call()
-            if index >= 3:
-                times[name].append((time.perf_counter() - start) / repeats)
-    return times
-
-
-def _ratio(over: list[float], under: list[float]) -> float:
-    return round(statistics.median(a / b for a, b in zip(over, under, strict=True)), 3)
 
 
 def _parts(engine: Engine, observation: Any, samples: int) -> dict[str, float]:
