@@ -78,7 +78,8 @@ class OpenpiConnection:
             raise UnavailableError(
                 f"{self.address} is no openpi server ({error}): check host and port, and whether a key is wanted"
             ) from error
-        except (OSError, TimeoutError) as error:
+        # ConnectionClosed: a server that dies while connections wait to be accepted.
+        except (OSError, TimeoutError, ConnectionClosed) as error:
             reason = str(error) or type(error).__name__
             raise UnavailableError(
                 f"no openpi server at {self.address} ({reason}): start it, or check the address"
