@@ -25,6 +25,7 @@ from steer.online.publish import Versions
 from steer.online.run_folder import OnlineFolder
 from steer.online.sources import Background, Watcher
 from steer.online.start import Start
+from steer.online.store import online_store
 from steer.options import json_or_text
 from steer.robot import RobotSpec, read_robot
 from steer.selection import Selection
@@ -106,7 +107,7 @@ class FineTune:
         scene = self._scene()
         robot = _robot(scene, offline)
         path = self.online or folder.episodes
-        store = EpisodeStore.create(path, robot, exist_ok=True)
+        store = online_store(path, robot)
         source = self._source(scene, start, path, robot)
         title = f"fine-tuning by {self.preset}, {self.config.improve}"
         try:
@@ -142,7 +143,7 @@ class FineTune:
             self.selection,
         )
         if not self.actors:
-            return Watcher(EpisodeStore.open(store))
+            return Watcher(online_store(store, robot))
         collector = Collector(scene, cast, store, robot, self.first_seed, self.actors)
         if not self.play_on:
             return collector

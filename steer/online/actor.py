@@ -16,12 +16,12 @@ import structlog
 
 from steer import registry
 from steer.data.episode import Episode
-from steer.data.store import EpisodeStore
 from steer.engine import Engine
 from steer.environment import Environment
 from steer.errors import UnavailableError
 from steer.evaluation.rollout import RolloutSettings, rollout
 from steer.online.publish import Versions
+from steer.online.store import online_store
 from steer.online.union import UnionPolicy
 from steer.parallel import WorkerPool
 from steer.robot import RobotSpec
@@ -118,7 +118,8 @@ class Collector:
     """
 
     def __init__(self, scene: Scene, cast: Cast, store: Path, robot: RobotSpec, first_seed: int, actors: int) -> None:
-        self._store = EpisodeStore.create(store, robot, exist_ok=True)
+        # The episodes of a damaged segment count as missing, and are played again.
+        self._store = online_store(store, robot)
         self._first_seed, self._actors = first_seed, actors
         self._build = partial(Actor, scene, cast)
         self._pool: WorkerPool[Play, Episode] | None = None

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
+import structlog
 import torch
 
 from steer import registry
@@ -36,6 +37,7 @@ from steer.training.objective import Objective, Sampler
 from steer.training.state import read_state, write_state
 
 Phase = Literal["gather", "critic", "policy"]
+_log = structlog.get_logger(__name__)
 _DIAGNOSED = 1024
 _ROLLING = 50
 
@@ -134,7 +136,9 @@ class Learner:
         self.progress = Progress(**state["progress"])
         self._began = time.monotonic() - self.progress.seconds
         for number, ids in enumerate(self.progress.rounds):
-            self._take(number, ids)
+            ids[:] = self._readable(ids)
+            if ids:
+                self._take(number, ids)
         self._critic.restore(state["critic"])
         self._policy.restore(state["policy"])
         self._saved_stream = state["stream"]
@@ -206,6 +210,14 @@ class Learner:
         """These episodes of the store, rewarded as the run wants it."""
         places = {record.id: place for place, record in enumerate(self._store.records())}
         return _rewarded(load_frames(self._store, [places[name] for name in ids]), self._config)
+
+    def _readable(self, ids: Sequence[str]) -> list[str]:
+        """Those that the store still has: a segment that was damaged since costs its episodes, not the run."""
+        there = {record.id for record in self._store.records()}
+        lost = [name for name in ids if name not in there]
+        if lost:
+            _log.warning("episodes are gone, going on without them", episodes=lost, broken=list(self._store.broken))
+        return [name for name in ids if name in there]
 
     def _diagnose(self) -> dict[str, float]:
         """Before anything was learnt from the new data: how much better is the critic on what it has replayed?"""
@@ -318,8 +330,10 @@ class Learner:
         progress = self.progress
         count = len(progress.rounds[-1])
         rate_hz = self._store.robot.action.rate_hz
-        records = {record.id: record for record in self._store.records()}
-        played = int(records[progress.rounds[-1][-1]].info.get("version", len(progress.rounds) - 1))
+        last = set(progress.rounds[-1][-1:])
+        newest = [record.info.get("version") for record in self._store.records() if record.id in last]
+        out = len(progress.rounds) - 1
+        played = newest[0] if newest and isinstance(newest[0], int) else out
         return Round(
             version=len(progress.rounds),
             episodes=progress.episodes,
@@ -330,7 +344,7 @@ class Learner:
             utd=progress.critic_updates / max(progress.decisions - progress.warm_decisions, 1),
             critic_updates=progress.critic_updates,
             policy_updates=progress.policy_updates,
-            behaviour_age=len(progress.rounds) - 1 - played,
+            behaviour_age=out - played,
             seconds=time.monotonic() - self._began,
             metrics=dict(metrics),
         )

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
+from steer.errors import CheckpointError
 from steer.online.learner import Round
 from steer.serial import to_json
 
@@ -70,8 +71,11 @@ class LiveRun:
     def tell(self, told: Round) -> None:
         """A finished round."""
         self._last.append(told)
-        with self._rounds.open("a") as file:
-            file.write(json.dumps(_plain(told)) + "\n")
+        try:
+            with self._rounds.open("a") as file:
+                file.write(json.dumps(_plain(told)) + "\n")
+        except OSError as error:
+            raise CheckpointError(f"{self._rounds}: cannot be written ({error}): free space, then resume") from error
         for name, value in {**_scalars(told), **told.metrics}.items():
             self._writer.add_scalar(name, value, told.version)
         if not self._console.is_terminal:

@@ -160,3 +160,19 @@ def test_a_corrected_label_is_learnt_from_in_the_next_round(models: Path, tmp_pa
 
     assert run.learner._replay.online.frames.success.tolist() == [True, True, True, False]
     assert run.rounds[-1].rolling_success == pytest.approx(0.75)
+
+
+def test_a_segment_damaged_since_costs_its_episodes_and_not_the_run(models: Path, tmp_path: Path) -> None:
+    first = Run(models, tmp_path / "run")
+    first.learner.run(4)
+    segment = sorted((first.folder.episodes / "segments").iterdir())[0]
+    for part in (path for path in segment.rglob("*") if path.is_file() and path.stat().st_size > 100):
+        part.write_bytes(part.read_bytes()[:50])
+
+    again = Run(models, tmp_path / "run")
+    again.learner.resume()
+    again.learner.run(4)
+
+    assert again.learner._replay.online is not None
+    assert len(again.learner._replay.online.frames.ids) == 4
+    assert [r.episodes for r in again.rounds] == [4]

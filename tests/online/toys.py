@@ -18,11 +18,12 @@ from steer.data.frames import load_frames
 from steer.data.store import EpisodeStore
 from steer.engine import Engine
 from steer.evaluation.rollout import RolloutSettings, rollout
-from steer.online.actor import Actor, Cast, Play, Scene
+from steer.online.actor import Scene
 from steer.online.config import OnlineConfig
 from steer.online.learner import Learner, Round
 from steer.online.run_folder import OnlineFolder
 from steer.online.start import Start
+from steer.online.store import online_store
 from steer.steering import LocalSteering
 from tests.evaluation.fakes import ENV_ID
 from tests.fakes import ROBOT, FakePolicy
@@ -74,7 +75,7 @@ class Given:
     """A `steer.online.actor.Source` that writes prepared episodes: every second one succeeds."""
 
     def __init__(self, store: Path) -> None:
-        self._store = EpisodeStore.create(store, ROBOT, exist_ok=True)
+        self._store = online_store(store, ROBOT)
         self.asked: list[tuple[int, int, bool]] = []
 
     def gather(self, until: int, version: int, steered: bool, stop: Callable[[], bool]) -> None:
@@ -88,41 +89,30 @@ class Given:
         """Nothing to release."""
 
 
-class Here:
-    """A source that plays in this process, as the processes of `Collector` do."""
-
-    def __init__(self, store: Path, cast: Cast) -> None:
-        self._store, self._cast = EpisodeStore.create(store, ROBOT, exist_ok=True), cast
-
-    def gather(self, until: int, version: int, steered: bool, stop: Callable[[], bool]) -> None:
-        self._store.refresh()
-        actor = Actor(SCENE, self._cast)
-        with self._store.writer(episodes_per_segment=1) as writer:
-            for seed in range(len(self._store), until):
-                writer.add(actor(Play(seed, version, steered)))
-        actor.close()
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-
 class Run:
     """A learner over prepared episodes, its models and its folder. stop_after: updates after which it is interrupted."""
 
     def __init__(
-        self, models: Path, out: Path, *, stop_after: int | None = None, save_every: int = 10, **changes: Any
+        self,
+        models: Path,
+        out: Path,
+        *,
+        policy: Path | None = None,
+        stop_after: int | None = None,
+        save_every: int = 10,
+        **changes: Any,
     ) -> None:
         self.config = replace(SMALL, **changes)
         self.folder = OnlineFolder(out)
         out.mkdir(exist_ok=True)
         self.source = Given(self.folder.episodes)
-        self.start = Start.load(str(models / "policy"), str(models / "critic"), self.config)
+        self.start = Start.load(str(policy or models / "policy"), str(models / "critic"), self.config)
         self.rounds: list[Round] = []
         self.learner = Learner(
             self.start,
             self.config,
             self.folder,
-            EpisodeStore.open(self.folder.episodes),
+            online_store(self.folder.episodes, ROBOT),
             EpisodeStore.open(models / "episodes"),
             self.source,
             save_every=save_every,
