@@ -23,6 +23,7 @@ from steer.errors import CheckpointError
 from steer.spec import Array
 
 ARRAY_EXTENSIONS = (1, 3)
+_DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint32", "uint8", "bool")
 _SLICE_BYTES = 1 << 20
 _LARGEST_LEAF_BYTES = 2**31 - 1
 
@@ -103,4 +104,7 @@ def _array(code: int, payload: bytes) -> Array:
     if code not in ARRAY_EXTENSIONS:
         raise ValueError(f"extension type {code}, expected one of {ARRAY_EXTENSIONS}")
     shape, dtype, data = msgpack.unpackb(payload, max_bin_len=len(payload))
+    # By this list, not by what numpy knows: that grows with the packages that are imported.
+    if dtype not in _DTYPES:
+        raise ValueError(f"array of {dtype!r}, expected one of {list(_DTYPES)}")
     return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).reshape(shape)
