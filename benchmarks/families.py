@@ -96,8 +96,8 @@ class Arguments:
         path = self.work / "policies" / name
         if name == LEROBOT:
             if not path.exists():
-                train = [self.lerobot_python, "-m", "benchmarks.lerobot_diffusion", self.data, path]
-                cells.run(name, [*train, "--seed", self.train_seed])
+                train = [self.lerobot_python, "-m", "policies.lerobot.train", f"--store={self.data}", f"--out={path}"]
+                cells.run(name, [*train, f"--seed={self.train_seed}"])
             return f"lerobot:{path}"
         if not path.exists():
             words = ["train", "policy", self.data, path, "--seed", self.train_seed, "--threads", 1, *TRAINED[name]]
