@@ -7,7 +7,7 @@ Owns a physics client of its own; close it. Does not know where actions come fro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Final, SupportsFloat
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from robots.camera import VIDEO, Photographer, Renderer, view_specs
 from robots.limits import within_bounds
 from robots.panda_arm import PANDA_ACTION, RATE_HZ
-from sim.pick_place import INSTRUCTION, STATE_SPEC, Scene, draw_start, state, succeeded
+from sim.pick_place import INSTRUCTION, STATE_SPEC, Box, Scene, draw_start, goal_box, seen_from, state, succeeded
 from sim.world import Snapshot, World
 from steer.errors import ConfigError
 from steer.observation import ObservationSpec
@@ -60,7 +60,9 @@ class PickPlace(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
     """Put the cube on the disc.
 
     images: views to add to the observation, of "front" and "wrist", uint8[image_size, image_size, 3] each.
-    goal_tolerance_m, cube_mass_kg, cube_friction: change them to shift the task away from its training data.
+    goal_tolerance_m, cube_mass_kg, cube_friction, goal_box_m, gripper_offset_m: change them to shift the task away from its
+        training data. goal_box_m: where goals lie, ((low x, low y), (high x, high y)); empty: where they always lay.
+        gripper_offset_m: x, y, z from where the arm reports its finger tips to where they are, in the hand's frame.
     renderer: "cpu" (TinyRenderer), "gpu" (EGL), or "auto".
     """
 
@@ -77,6 +79,8 @@ class PickPlace(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         goal_tolerance_m: float = 0.06,
         cube_mass_kg: float = 0.05,
         cube_friction: float = 1.0,
+        goal_box_m: Box | tuple[()] = (),
+        gripper_offset_m: Sequence[float] = (0.0, 0.0, 0.0),
         renderer: Renderer = "auto",
     ) -> None:
         positive = {"goal_tolerance_m": goal_tolerance_m, "cube_mass_kg": cube_mass_kg, "render_size": render_size}
@@ -93,6 +97,10 @@ class PickPlace(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         self._render_size = render_size
         self._horizon = horizon
         self._tolerance_m = goal_tolerance_m
+        self._goal_box_m = goal_box(goal_box_m) if goal_box_m else None
+        self._offset_m = np.array(gripper_offset_m, np.float64)
+        if self._offset_m.shape != (3,) or not np.isfinite(self._offset_m).all():
+            raise ConfigError(f"gripper_offset_m is {gripper_offset_m!r}, expected x, y and z in metres")
         self._renderer: Renderer = renderer
         self._camera: Photographer | None = None
         self._world = World(cube_mass_kg, cube_friction, goal_tolerance_m)
@@ -110,7 +118,7 @@ class PickPlace(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
     ) -> tuple[dict[str, Array], dict[str, Any]]:
         """Start an episode; with the same seed, the same one bit for bit."""
         super().reset(seed=seed)
-        start = draw_start(self.np_random)
+        start = draw_start(self.np_random, self._goal_box_m)
         self._world.reset(start, self.np_random)
         self._goal_xy_m = start.goal_xy_m
         self._tick = 0
@@ -165,7 +173,8 @@ class PickPlace(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         return Scene(arm.pose(), self._world.cube_pose(), self._goal_xy_m, arm.command.gripper)
 
     def _observe(self, scene: Scene) -> dict[str, Array]:
-        observation: dict[str, Array] = {STATE_SPEC.name: state(scene)}
+        reported = replace(scene, arm=seen_from(scene.arm, self._offset_m)) if self._offset_m.any() else scene
+        observation: dict[str, Array] = {STATE_SPEC.name: state(reported)}
         for view in self._views:
             observation[view] = self._photographer().view(view, self._world.arm, self._image_size)
         return observation

@@ -17,13 +17,14 @@ Pure functions of measured poses; knows no simulator.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from jaxtyping import Float
 
 from robots.panda_arm import ArmPose
+from steer.errors import ConfigError
 from steer.spec import ArraySpec
 
 INSTRUCTION: Final = "put the cube on the disc"
@@ -48,12 +49,18 @@ BOX_LOW_M: Final = np.array([0.40, -0.20])
 BOX_HIGH_M: Final = np.array([0.60, 0.20])
 MAX_CUBE_YAW_RAD: Final = math.pi / 4
 LEAST_DISTANCE_M: Final = 0.14
+# Of a Panda whose hand points down, from its base, near the table.
+REACH_M: Final = 0.75
 
 # What "released, at rest, hand clear" means.
 LOW_M: Final = 0.028
 RELEASED_WIDTH_M: Final = 0.065
 CLEAR_HEIGHT_M: Final = 0.05
 REST_SPEED_M_S: Final = 0.05
+
+
+Box = tuple[tuple[float, float], tuple[float, float]]
+"""A rectangle of the table, ((low x, low y), (high x, high y)) in metres."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +91,36 @@ class Scene:
     gripper_command: float
 
 
-def draw_start(rng: np.random.Generator) -> Start:
-    """Cube and goal uniform in the box, the goal away from the cube."""
+def goal_box(corners: Box) -> Box:
+    """The same box; raises `ConfigError` for one that the arm cannot reach, or that is none."""
+    box = np.array(corners, np.float64)
+    if box.shape != (2, 2) or not np.isfinite(box).all() or (box[0] > box[1]).any():
+        raise ConfigError(f"goal_box_m is {corners!r}, expected ((low x, low y), (high x, high y)) in metres")
+    farthest = float(np.linalg.norm(np.abs(box).max(axis=0)))
+    if farthest > REACH_M:
+        raise ConfigError(
+            f"goal_box_m is {corners!r}: a corner is {farthest:.2f} m away, the arm reaches {REACH_M:g} m"
+        )
+    return corners
+
+
+def draw_start(rng: np.random.Generator, goals: Box | None = None) -> Start:
+    """Cube uniform in the task's box, goal uniform there too (or in the box `goals`), the goal away from the cube."""
+    low, high = (BOX_LOW_M, BOX_HIGH_M) if goals is None else np.array(goals)
     cube = rng.uniform(BOX_LOW_M, BOX_HIGH_M)
     yaw = float(rng.uniform(-MAX_CUBE_YAW_RAD, MAX_CUBE_YAW_RAD))
-    goal = rng.uniform(BOX_LOW_M, BOX_HIGH_M)
+    goal = rng.uniform(low, high)
     while np.linalg.norm(goal - cube) < LEAST_DISTANCE_M:
-        goal = rng.uniform(BOX_LOW_M, BOX_HIGH_M)
+        # The cube as well: a small box of goals may lie around it.
+        cube, goal = (cube if goals is None else rng.uniform(BOX_LOW_M, BOX_HIGH_M)), rng.uniform(low, high)
     return Start(cube, yaw, goal)
+
+
+def seen_from(arm: ArmPose, offset_m: Float[np.ndarray, " 3"]) -> ArmPose:
+    """The pose that an arm reports whose finger tips are `offset_m` away from where it believes them, in the hand's frame."""
+    yaw = arm.angles_rad[2]
+    turn = np.array([[math.cos(yaw), -math.sin(yaw), 0.0], [math.sin(yaw), math.cos(yaw), 0.0], [0.0, 0.0, 1.0]])
+    return replace(arm, position_m=arm.position_m - turn @ offset_m)
 
 
 def state(scene: Scene) -> Float[np.ndarray, " 20"]:

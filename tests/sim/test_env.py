@@ -167,12 +167,38 @@ def test_without_render_mode_there_is_no_picture(env: PickPlace) -> None:
         ({"horizon": 0}, "horizon is 0"),
         ({"goal_tolerance_m": 0.0}, "goal_tolerance_m is 0"),
         ({"cube_mass_kg": -1.0}, "cube_mass_kg is -1"),
+        ({"goal_box_m": ((0.6, 0.3), (0.4, 0.2))}, "goal_box_m is .*expected .*low x"),
+        ({"goal_box_m": ((0.4, 0.2), (0.9, 0.3))}, "a corner is 0.95 m away"),
+        ({"gripper_offset_m": (0.01, 0.0)}, "gripper_offset_m is .*expected x, y and z"),
         ({"render_mode": "human"}, "render_mode is 'human'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(kwargs: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         PickPlace(**kwargs)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_goals_lie_where_they_were_asked_for() -> None:
+    env = PickPlace(goal_box_m=((0.45, 0.22), (0.55, 0.28)))
+    for seed in range(20):
+        observation, _ = env.reset(seed=seed)
+        goal = observation["state"][[STATE_NAMES.index("goal.x"), STATE_NAMES.index("goal.y")]]
+        assert (goal >= np.float32([0.45, 0.22])).all()
+        assert (goal <= np.float32([0.55, 0.28])).all()
+    env.close()
+
+
+def test_an_offset_of_the_gripper_shows_in_what_the_arm_reports_and_nowhere_else(env: PickPlace) -> None:
+    shifted = PickPlace(gripper_offset_m=(0.0, 0.01, 0.0))
+    (true, _), (reported, _) = env.reset(seed=3), shifted.reset(seed=3)
+    difference = reported["state"] - true["state"]
+    ee = slice(STATE_NAMES.index("ee.x"), STATE_NAMES.index("ee.z") + 1)
+    cube_from_ee = slice(STATE_NAMES.index("cube_from_ee.x"), STATE_NAMES.index("cube_from_ee.z") + 1)
+    np.testing.assert_allclose(np.linalg.norm(difference[ee]), 0.01, atol=1e-6)
+    np.testing.assert_allclose(difference[cube_from_ee], -difference[ee], atol=1e-6)
+    difference[ee], difference[cube_from_ee] = 0.0, 0.0
+    assert not difference.any()
+    shifted.close()
 
 
 def test_closing_twice_is_allowed() -> None:
