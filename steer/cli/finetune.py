@@ -6,6 +6,7 @@ The preset's numbers are flags, so the command is made for the preset that `--pr
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,8 @@ class FineTune:
     selection: Selection = Selection()
     episodes: int = 300
     """Online episodes in all; a finished run goes on with a larger number and --resume."""
+    robot_minutes: float = 0.0
+    """End earlier, with the round in which the robot's control steps add up to so many minutes; 0: no such limit."""
     actors: int = 1
     """Processes that play; 0: none, others record into the online store (steer run --record)."""
     play_on: _Flag = False
@@ -127,7 +130,7 @@ class FineTune:
                     learner.resume()
                 with LiveRun(title, folder.rounds, folder.logs, learner.progress.published) as live:
                     learner.listen(live.tell, live.show)
-                    learner.run(self.episodes)
+                    learner.run(self.episodes, self.robot_minutes or math.inf)
         finally:
             source.close()
 
@@ -157,7 +160,14 @@ class FineTune:
     def _check(self) -> None:
         if self.play_on and not self.actors:
             raise ConfigError("--play-on is for actors, and --actors is 0: leave one of them out")
-        for name, least in (("episodes", 1), ("actors", 0), ("threads", 1), ("save_every", 1), ("first_seed", 0)):
+        for name, least in (
+            ("episodes", 1),
+            ("robot_minutes", 0),
+            ("actors", 0),
+            ("threads", 1),
+            ("save_every", 1),
+            ("first_seed", 0),
+        ):
             if getattr(self, name) < least:
                 raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected at least {least}")
 

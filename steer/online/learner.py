@@ -9,6 +9,7 @@ would have had, as long as the store still has the episodes it had.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -123,11 +124,16 @@ class Learner:
         """tell: called with each finished round. show: with what is being done, how much of it is done, and of how much."""
         self._tell, self._show = tell, show
 
-    def run(self, episodes: int) -> None:
-        """Go on until the run has so many episodes. Raises `TrainingInterrupted` after `stop()`; the state is then saved."""
+    def run(self, episodes: int, robot_minutes: float = math.inf) -> None:
+        """Go on until the run has so many episodes, or the robot has worked so long.
+
+        Raises `TrainingInterrupted` after `stop()`; the state is then saved.
+        """
         if not self.progress.rounds and self.progress.phase == "gather":
             self._publish("the start")
-        while self.progress.phase != "gather" or self.progress.episodes < episodes:
+        while self.progress.phase != "gather" or (
+            self.progress.episodes < episodes and self._robot_minutes < robot_minutes
+        ):
             self._round(episodes)
 
     def resume(self) -> None:
@@ -326,10 +332,14 @@ class Learner:
 
     # -- what is told
 
+    @property
+    def _robot_minutes(self) -> float:
+        """Control steps of all episodes so far at the robot's rate."""
+        return self.progress.control_steps / self._store.robot.action.rate_hz / 60
+
     def _told(self, metrics: Mapping[str, float]) -> Round:
         progress = self.progress
         count = len(progress.rounds[-1])
-        rate_hz = self._store.robot.action.rate_hz
         last = set(progress.rounds[-1][-1:])
         newest = [record.info.get("version") for record in self._store.records() if record.id in last]
         out = len(progress.rounds) - 1
@@ -338,7 +348,7 @@ class Learner:
             version=len(progress.rounds),
             episodes=progress.episodes,
             control_steps=progress.control_steps,
-            robot_minutes=progress.control_steps / rate_hz / 60,
+            robot_minutes=self._robot_minutes,
             success=float(np.mean(self._success[-count:])),
             rolling_success=float(np.mean(self._success[-_ROLLING:])),
             utd=progress.critic_updates / max(progress.decisions - progress.warm_decisions, 1),
