@@ -5,6 +5,8 @@
     writers/<slot>.lock      held by living writers (`steer.data.writer`)
     labels.jsonl             labels that came later (`steer.data.labels`)
     candidates/              samples of policies at stored frames (`steer.data.candidates`)
+    identity                 tells stores apart, where segments travel between them (`steer.data.origin`)
+    incoming/, uploads/      segments on their way here (`steer.server.incoming`) and from here (`steer.client.uploads`)
 
 `open` also reads a Diffusion Policy replay buffer (`steer.data.replay_buffer`).
 """
@@ -101,20 +103,7 @@ class EpisodeStore:
         if is_replay_buffer(path):
             buffer = ReplayBuffer(path, robot)
             return cls(path, buffer.robot, [buffer], skip_broken)
-        try:
-            content = json.loads((path / "store.json").read_text())
-        except FileNotFoundError as error:
-            raise StoreError(
-                f"{path} is not an episode store (no store.json) and not a replay buffer: check the path"
-            ) from error
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{path / 'store.json'} cannot be read ({error}): restore it from a copy") from error
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            found = content.get("format") if isinstance(content, dict) else None
-            raise StoreError(
-                f"{path} has format {found}, this version reads {FORMAT}: upgrade steer, or convert the store"
-            )
-        return cls(path, from_json(RobotSpec, content.get("robot"), f"{path / 'store.json'} robot"), None, skip_broken)
+        return cls(path, stored_robot(path), None, skip_broken)
 
     @classmethod
     def _open_same(cls, path: Path, robot: RobotSpec, exist_ok: bool) -> EpisodeStore:
@@ -231,3 +220,19 @@ class EpisodeStore:
             raise StoreError(
                 f"{self.path} is a replay buffer, opened read-only: convert it with `steer convert` to write"
             )
+
+
+def stored_robot(path: Path) -> RobotSpec:
+    """The robot of the store at `path`, without opening its segments. Raises `StoreError` where there is no store."""
+    try:
+        content = json.loads((path / "store.json").read_text())
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"{path} is not an episode store (no store.json) and not a replay buffer: check the path"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path / 'store.json'} cannot be read ({error}): restore it from a copy") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else None
+        raise StoreError(f"{path} has format {found}, this version reads {FORMAT}: upgrade steer, or convert the store")
+    return from_json(RobotSpec, content.get("robot"), f"{path / 'store.json'} robot")

@@ -110,6 +110,21 @@ class EpisodeWriter:
         self._buffer = []
         return ids
 
+    def adopt(self, folder: Path) -> str:
+        """Publish a whole segment that was written into a folder of the store's file system; returns its name.
+
+        Nothing of it is checked here. Raises `StoreError` when the disk is full or fails; the folder is then where it was.
+        """
+        try:
+            fsync_tree(folder)
+            name = self._next_name()
+            self._publish(folder, self._segments / name)
+        except OSError as error:
+            raise StoreError(
+                f"cannot publish {folder} in {self._root} ({error}): it is kept, free some space and try again"
+            ) from error
+        return name
+
     def close(self) -> None:
         """Publish what is buffered and let go of the slot. When publishing fails the writer stays open for a retry."""
         self.flush()
@@ -144,7 +159,12 @@ class EpisodeWriter:
 
 def published(root: Path) -> list[Path]:
     """The published segments of a store, by name. Anything else that lies there is not ours."""
-    return sorted(path for path in (root / "segments").iterdir() if _SEGMENT.fullmatch(path.name))
+    return sorted(path for path in (root / "segments").iterdir() if is_segment_name(path.name))
+
+
+def is_segment_name(name: str) -> bool:
+    """Whether a published segment may be called so."""
+    return _SEGMENT.fullmatch(name) is not None
 
 
 def claim_slot(root: Path) -> tuple[int, int]:
