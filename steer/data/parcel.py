@@ -77,8 +77,8 @@ def check_files(files: Sequence[SegmentFile], max_bytes: int) -> None:
         raise SpecError(f"the files of a segment: each once, and {MANIFEST} among them")
     if any(str(parent) in names for name in names for parent in Path(name).parents):
         raise SpecError("a file of the segment is a folder of another one")
-    if any(len(file.sha256) != hashlib.sha256().digest_size for file in files):
-        raise SpecError("every file needs its SHA-256, 32 bytes")
+    if any(file.size < 1 or len(file.sha256) != hashlib.sha256().digest_size for file in files):
+        raise SpecError("every file of a segment has at least one byte, and a SHA-256 of 32 bytes")
     size = sum(file.size for file in files)
     if size > max_bytes:
         raise SpecError(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
@@ -23,11 +24,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from steer.engine import Engine
 from steer.errors import ConfigError, UnavailableError
 from steer.server.batcher import Batcher
+from steer.server.experience import ExperienceService
+from steer.server.incoming import MAX_SEGMENT_BYTES, Incoming
 from steer.server.metrics import Metrics
 from steer.server.service import SteeringService
 from steer.server.sessions import Sessions
 from steer.server.warm import warm
-from steer.v1 import steering_pb2_grpc
+from steer.v1 import experience_pb2_grpc, steering_pb2_grpc
 from steer.wire import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
@@ -59,6 +62,10 @@ class ServerConfig:
     """Prometheus metrics on this port of the same host; 0: none."""
     warm_samples: int = 8
     """Candidates of the requests that warm the models, and the first measured cost."""
+    experience: Path | None = None
+    """Take the episodes that robots record (`steer run --upload`) into this store; it is made if it is not there."""
+    max_segment_bytes: int = MAX_SEGMENT_BYTES
+    """Largest segment of episodes that is taken."""
 
     @property
     def host(self) -> str:
@@ -107,6 +114,7 @@ class SteeringServer:
         )
         steering_pb2_grpc.add_SteeringServicer_to_server(service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._experience = None if config.experience is None else self._take_experience(config.experience)
         self._openpi = None if openpi is None else self._endpoint(openpi)
         self.openpi_address = ""
         self._serving: asyncio.Task[None] | None = None
@@ -133,8 +141,16 @@ class SteeringServer:
         self._batcher.close()
         openpi = () if self._openpi is None else (self._openpi.stop(self._config.drain_s),)
         await asyncio.gather(self._server.stop(self._config.drain_s), *openpi)
+        if self._experience is not None:
+            await self._experience.close()
         if self._serving is not None:
             await self._serving
+
+    def _take_experience(self, store: Path) -> ExperienceService:
+        incoming = Incoming(store, self._config.max_segment_bytes)
+        service = ExperienceService(incoming, self.metrics, self._config.max_message_bytes)
+        experience_pb2_grpc.add_ExperienceServicer_to_server(service, self._server)
+        return service
 
     def _endpoint(self, config: OpenpiConfig) -> OpenpiEndpoint:
         # Only here, because not everybody has a websocket library.
