@@ -17,6 +17,8 @@ from torch import Tensor
 
 from critics.batch import CriticBatch
 from critics.config import CriticConfig, make_algorithm, make_network, make_spec
+from critics.edit.network import EditConfig, EditNetwork
+from critics.edit.objective import EditObjective
 from critics.mc import MonteCarlo
 from critics.q_critic import KIND, QCritic
 from critics.q_network import State
@@ -61,6 +63,8 @@ class CriticObjective:
         self.optimizer = torch.optim.Adam(trained, config.learning_rate, fused=True)
         self._loss: torch.nn.Module = self.algorithm
         self._accelerator: Accelerator | None = None
+        self.edits: EditNetwork | None = None
+        """An edit actor whose edits the targets and the conservative term ask about, beside the candidates themselves."""
         self._rng = np.random.default_rng(seed)
         self._data = f"{len(frames.lengths)} episodes ({int(frames.success.sum())} successful), {int(frames.lengths.sum())} steps"
 
@@ -88,15 +92,18 @@ class CriticObjective:
         penalised = config.penalty_candidates if config.algorithm in ("calql", "cql") else 0
         backed_up = config.backup_candidates if config.algorithm != "mc" else 0
         subset = config.calql.backup.subset
+        state, next_state = self.state_of(batch.arrays), self.state_of(batch.next_arrays)
+        next_actions = self._choose(batch.next_candidates, batch.actions, backed_up)[:, :, :steps]
+        other_actions = self._choose(batch.candidates, batch.actions, penalised)[:, :, :steps]
         return CriticBatch(
-            state=self._state(batch.arrays),
+            state=state,
             actions=self._rows(batch.actions[:, :steps]),
             rewards=self._rows(rewards),
             bootstrap=self._rows(bootstrap),
             returns=self._rows(returns),
-            next_state=self._state(batch.next_arrays),
-            next_actions=self._rows(self._choose(batch.next_candidates, batch.actions, backed_up)[:, :, :steps]),
-            other_actions=self._rows(self._choose(batch.candidates, batch.actions, penalised)[:, :, :steps]),
+            next_state=next_state,
+            next_actions=self._with_edits(next_state, next_actions),
+            other_actions=self._with_edits(state, other_actions),
             target_members=self._subset(subset) if subset else None,
         )
 
@@ -127,6 +134,12 @@ class CriticObjective:
         self.optimizer.load_state_dict(state["optimizer"])
         self._rng.bit_generator.state = state["rng"]
 
+    def editor(self, scale: float, learning_rate: float, seed: int) -> EditObjective:
+        """A new edit actor that climbs this critic, which from now on asks about its edits (EXPO, arXiv 2507.07986)."""
+        editor = EditObjective(EditConfig(scale=scale, learning_rate=learning_rate), self, seed)
+        self.edits = editor.network
+        return editor
+
     def critic(self) -> QCritic:
         """The critic as it is now; it shares its weights with the training."""
         return QCritic(self.config, self.spec, self.transforms, self.network)
@@ -152,7 +165,8 @@ class CriticObjective:
         require_weights(start, {name: tuple(value.shape) for name, value in self.network.state_dict().items()})
         self.network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in start.weights.items()})
 
-    def _state(self, arrays: Mapping[str, Array]) -> State:
+    def state_of(self, arrays: Mapping[str, Array]) -> State:
+        """This process's share of the states, as the network takes them."""
         raw = arrays[self.config.key][:, -1]
         normalised = self.transforms.observe({self.config.key: raw})[self.config.key]
         return State(self._rows(raw), self._rows(normalised))
@@ -171,6 +185,15 @@ class CriticObjective:
             )
         kept = self._rng.permutation(candidates.shape[1])[:count]
         return candidates[:, kept]
+
+    def _with_edits(self, state: State, actions: Array) -> Tensor:
+        """The actions and, where there is an edit actor, one edit of each."""
+        rows = self._rows(actions)
+        if self.edits is None or not actions.shape[1]:
+            return rows
+        noise = self._rows(self._rng.standard_normal(actions.shape, np.float32))
+        with torch.no_grad():
+            return torch.cat((rows, self.edits(state, rows, noise).actions), 1)
 
     def _subset(self, size: int) -> Tensor:
         chosen = random_subset(self.config.members, size, self._rng, self.config.calql.backup.subset_replacement)

@@ -17,7 +17,7 @@ from critics.q_critic import QCritic
 from critics.q_network import Embedded
 from steer.critic import Critic
 from steer.errors import ConfigError, UnsupportedError
-from steer.options import integer, number, refuse_unknown
+from steer.options import integer, number, refuse_place, refuse_unknown
 from steer.policy import Context
 from steer.selection import reduce_scores
 
@@ -116,8 +116,9 @@ def _direction(gradient: Float[Tensor, "b k *n"], normalised: bool) -> Float[Ten
     return unit
 
 
-def create(critic: Critic, options: Mapping[str, str]) -> GradientRefiner:
+def create(critic: Critic, place: str, options: Mapping[str, str]) -> GradientRefiner:
     """`gradient:?steps=5&step_size=0.02&keep=1`: for the registry, group `steer.refiners`."""
+    refuse_place("refiner 'gradient'", place)
     refuse_unknown("refiner 'gradient'", options, ("steps", "step_size", "keep"))
     if not isinstance(critic, QCritic):
         raise UnsupportedError("refiner 'gradient' climbs critics of kind 'q'; this one is of another kind")

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from steer.critic import Critic, CriticSpec
 from steer.errors import ConfigError, UnsupportedError
 from steer.noise import candidate_noise
-from steer.options import integer, names, number, refuse_unknown
+from steer.options import integer, names, number, refuse_place, refuse_unknown
 from steer.policy import Context
 
 ORIGIN = "gaussian"
@@ -88,8 +88,9 @@ def _moving(known: Sequence[str], axes: Sequence[str]) -> Float[np.ndarray, " a"
     return np.array([name in chosen for name in known], np.float32)
 
 
-def create(critic: Critic, options: Mapping[str, str]) -> GaussianRefiner:
+def create(critic: Critic, place: str, options: Mapping[str, str]) -> GaussianRefiner:
     """`gaussian:?count=8&scale=0.1&axes=dx,dy&per=step`: for the registry, group `steer.refiners`."""
+    refuse_place("refiner 'gaussian'", place)
     refuse_unknown("refiner 'gaussian'", options, ("count", "scale", "axes", "per"))
     per = options.get("per", "chunk")
     return GaussianRefiner(

@@ -16,6 +16,12 @@ def refuse_unknown(owner: str, options: Mapping[str, str], known: Collection[str
         raise ConfigError(f"{owner} has no options {unknown}; it has {sorted(known) or 'none'}")
 
 
+def refuse_place(owner: str, place: str) -> None:
+    """Raise `ConfigError` for a place given to what has none."""
+    if place:
+        raise ConfigError(f"{owner} is not read from anywhere, {place!r} was given: write its options behind ':?'")
+
+
 def integer(options: Mapping[str, str], key: str, default: int) -> int:
     """A whole number."""
     text = options.get(key, str(default))

@@ -2,7 +2,7 @@
 
     [project.entry-points."steer.policies"]   my_kind = "my_package:FAMILY"      a `Family`
     [project.entry-points."steer.critics"]    likewise
-    [project.entry-points."steer.refiners"]   my_edit = "my_package:create"      create(critic, options) -> Refiner
+    [project.entry-points."steer.refiners"]   my_edit = "my_package:create"      create(critic, place, options) -> Refiner
     [project.entry-points."steer.robots"]     my_arm = "my_package:create"       create(place, options) -> Robot
 
 Our own packages have everyday names (`policies`, `robots`), and a user's folder of that name would shadow them; the origin of
@@ -94,10 +94,10 @@ def verdict(critic: str) -> Mapping[str, Any] | None:
 
 
 def refiner(text: str, critic: Critic) -> Refiner:
-    """Make the refiner called `text` (`gradient`, `gradient:?steps=5&step_size=0.02`) for a critic."""
+    """Make the refiner called `text` (`gradient:?steps=5&step_size=0.02`, `edit:runs/edit`) for a critic."""
     name = ModelName.parse(text if ":" in text else f"{text}:")
-    create: Callable[[Critic, Mapping[str, str]], Refiner] = _load(REFINERS, name.kind)
-    return create(critic, name.options)
+    create: Callable[[Critic, str, Mapping[str, str]], Refiner] = _load(REFINERS, name.kind)
+    return create(critic, name.place, name.options)
 
 
 def engine(policy_name: str = "", critic_name: str = "", refiner_name: str = "") -> Engine:

@@ -48,7 +48,7 @@ class OneAnswer(FakePolicy):
 def refine(
     candidates: Array = ZEROS, executed: int = H, committed: int = 0, seeds: Array = SEEDS, **options: str
 ) -> Array:
-    refiner: Refiner = create(FakeCritic(prefixes=(2, H)), options)
+    refiner: Refiner = create(FakeCritic(prefixes=(2, H)), "", options)
     return refiner.refine(None, None, candidates, seeds, executed, committed)[0]
 
 
@@ -104,8 +104,8 @@ def test_everything_stays_in_bounds() -> None:
 def test_a_gripper_stays_unless_it_is_named() -> None:
     critic = FakeCritic(GRIPPER)
     chunk = np.full((2, 1, H, 3), 0.05, np.float32)
-    kept = create(critic, {}).refine(None, None, chunk, SEEDS, H, 0)[0]
-    moved = create(critic, {"axes": "gripper"}).refine(None, None, chunk, SEEDS, H, 0)[0]
+    kept = create(critic, "", {}).refine(None, None, chunk, SEEDS, H, 0)[0]
+    moved = create(critic, "", {"axes": "gripper"}).refine(None, None, chunk, SEEDS, H, 0)[0]
     assert (kept[..., 2] == chunk[:, :, :, 2]).all()
     assert (kept[..., :2] != 0.05).all()
     assert (moved[..., 2] != 0.05).all()
@@ -115,7 +115,7 @@ def test_a_gripper_stays_unless_it_is_named() -> None:
 def test_the_first_action_alone_moves_for_a_critic_that_scores_no_more() -> None:
     critic = FakeCritic()
     critic.spec = replace(critic.spec, scores="first_action", prefixes=(1,))
-    added, origins = create(critic, {}).refine(None, None, ZEROS, SEEDS, H, 0)
+    added, origins = create(critic, "", {}).refine(None, None, ZEROS, SEEDS, H, 0)
     assert (added[:, :, 0] != 0).all()
     assert (added[:, :, 1:] == 0).all()
     assert origins == ("gaussian",) * 8
@@ -135,13 +135,13 @@ def test_the_first_action_alone_moves_for_a_critic_that_scores_no_more() -> None
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        create(FakeCritic(), options)
+        create(FakeCritic(), "", options)
 
 
 def test_an_action_of_nothing_but_a_gripper_has_to_be_named() -> None:
     critic = FakeCritic(replace(ACTION, axes=(ActionAxis("gripper", "1", 0.0, 1.0),)))
     with pytest.raises(ConfigError, match="none would move"):
-        create(critic, {})
+        create(critic, "", {})
 
 
 def test_nothing_left_to_move_is_refused() -> None:

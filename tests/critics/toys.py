@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from critics.config import CriticConfig
-from critics.objective import objective
+from critics.objective import CriticObjective, objective
 from critics.q_critic import QCritic
 from steer.action import ActionAxis, ActionSpec
 from steer.data.frames import Frames
@@ -77,10 +77,15 @@ def tiny(**changes: Any) -> CriticConfig:
     return replace(CriticConfig(hidden=(16, 16), batch_size=32), **changes)
 
 
-def make_critic(config: CriticConfig, seed: int = 0) -> QCritic:
+def make_objective(config: CriticConfig, seed: int = 0) -> CriticObjective:
     """Random weights, transforms fitted to random data."""
     frames = frames_of(rewards_of([9, 12], [True, False]))
-    return objective(config, frames, candidates_of(frames), seed).critic()
+    return objective(config, frames, candidates_of(frames), seed)
+
+
+def make_critic(config: CriticConfig, seed: int = 0) -> QCritic:
+    """Random weights, transforms fitted to random data."""
+    return make_objective(config, seed).critic()
 
 
 def observe(rows: int, seed: int = 0) -> Batch:
