@@ -18,7 +18,7 @@ from rich.table import Table
 from steer import registry
 from steer.cli.logs import log_to_stderr
 from steer.client.broker import BrokerConfig
-from steer.client.keyboard import stop_on_key
+from steer.client.keyboard import watch_keys
 from steer.client.loop import ControlLoop, LoopConfig, RunSummary
 from steer.client.recorder import Recorder
 from steer.client.steering_client import DEFAULT_ADDRESS, SteeringClient
@@ -106,7 +106,7 @@ class Run:
             )
 
     def _drive(self, loop: ControlLoop, console: Console) -> None:
-        with stop_on_key(lambda: loop.stop("key")) as terminal, _signals(loop):
+        with watch_keys(lambda: loop.stop("key")) as terminal, _signals(loop):
             keys = "space, q or Escape stop the arm, " if terminal else ""
             console.print(f"running{' dry' if self.dry_run else ''}: {keys}Ctrl-C stops, twice stops at once")
             with _status(loop, console):
@@ -155,7 +155,7 @@ def _signals(loop: ControlLoop) -> Iterator[None]:
     """The first SIGINT or SIGTERM ends the run in order, a second SIGINT at once."""
 
     def first(number: int, frame: object) -> None:
-        loop.stop(signal.Signals(number).name)
+        loop.stop("signal", signal.Signals(number).name)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     before = {number: signal.signal(number, first) for number in (signal.SIGINT, signal.SIGTERM)}

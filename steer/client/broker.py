@@ -30,6 +30,7 @@ import numpy as np
 import structlog
 from jaxtyping import Float
 
+from steer.client.safety import SafetyError
 from steer.decision import Decision, Request
 from steer.errors import ConfigError, DeadlineError, SessionError, SteerError, UnavailableError
 from steer.observation import Observation, Task
@@ -65,6 +66,8 @@ class BrokerConfig:
     """After a failed request, ask again after so long."""
     give_up_s: float = 60.0
     """Without any answer for so long, the run ends with the last error."""
+    max_not_finite: int = 10
+    """After so many chunks in a row that hold a number that is not finite, the run ends."""
 
     @property
     def synchronous(self) -> bool:
@@ -73,15 +76,25 @@ class BrokerConfig:
 
 @dataclass(frozen=True)
 class Action:
-    """One step of a chunk on its way to the robot. first: the first of its chunk.
+    """Step `offset` of decision `number` of the episode, on its way to the robot.
 
     observed_s: when the frame was captured that it was decided on.
     """
 
-    values: Float[np.ndarray, " a"]
     decision: Decision
-    first: bool
+    number: int
+    offset: int
     observed_s: float
+
+    @property
+    def values(self) -> Float[np.ndarray, " a"]:
+        step: Float[np.ndarray, " a"] = self.decision.actions[self.offset]
+        return step
+
+    @property
+    def first(self) -> bool:
+        """Of its chunk."""
+        return self.offset == 0
 
 
 @dataclass
@@ -89,6 +102,7 @@ class _Plan:
     """The actions still to run of one decision, and the age of what it was decided on."""
 
     decision: Decision
+    number: int
     observed_s: float
     next: int = 0
 
@@ -134,6 +148,8 @@ class ChunkBroker:
         self._plan: _Plan | None = None
         self._episode = 0
         self._seed = 0
+        self._decisions = 0
+        self._refused = 0
         self._failing_since: float | None = None
         self._ask_again_at = 0.0
         self._error: SteerError | None = None
@@ -144,6 +160,7 @@ class ChunkBroker:
         """A new episode: what was planned and asked before is not for it. Request i of it has the seed `seed` + i."""
         self._episode = episode
         self._seed = seed
+        self._decisions = 0
         self._plan = None
 
     def action(self, tick: int, observation: Callable[[], Observation], task: Task) -> Action | None:
@@ -159,6 +176,12 @@ class ChunkBroker:
                 self._wait()
                 self._collect(tick)
         return self._take()
+
+    def drop(self) -> None:
+        """Forget the plan and what was asked for it: somebody else drives, and what follows starts from another place."""
+        self._plan = None
+        if self._asked is not None:
+            self._asked.applies = False
 
     def close(self) -> None:
         """Let go of the background thread; a request in flight ends with its own time-out."""
@@ -244,11 +267,19 @@ class ChunkBroker:
         """Make it the plan, unless it holds a number that is not finite: it could neither be sent nor committed."""
         if np.isfinite(decision.actions).all():
             self.counts["chunks"] += 1
-            self._plan = _Plan(decision, observed_s)
+            self._refused = 0
+            self._plan = _Plan(decision, self._decisions, observed_s)
+            self._decisions += 1
             return
         if not self.counts["not finite"]:
             _log.warning("a chunk is not finite, holding and asking again", policy=decision.policy_version)
         self.counts["not finite"] += 1
+        self._refused += 1
+        if self._refused >= self._config.max_not_finite:
+            raise SafetyError(
+                f"{self._refused} chunks in a row of policy {decision.policy_version} hold numbers that are not finite, the run "
+                "ends: serve another version"
+            )
         self._ask_again_at = self._now() + self._config.retry_s
 
     def _answered(self) -> None:
@@ -276,17 +307,15 @@ class ChunkBroker:
         plan = self._plan
         if plan is not None and plan.remaining and self._now() - plan.observed_s > self._config.max_stale_s:
             self.counts["stale"] += 1
-            self._plan = None
-            if self._asked is not None:
-                # It was asked for a robot that these actions would have moved.
-                self._asked.applies = False
+            # What was asked meanwhile was asked for a robot that these actions would have moved.
+            self.drop()
 
     def _take(self) -> Action | None:
         self._drop_stale()
         plan = self._plan
         if plan is None or not plan.remaining:
             return None
-        action = Action(plan.decision.actions[plan.next], plan.decision, plan.next == 0, plan.observed_s)
+        action = Action(plan.decision, plan.number, plan.next, plan.observed_s)
         plan.next += 1
         return action
 

@@ -1,16 +1,16 @@
 """`ControlLoop`: runs a robot at its control rate.
 
-    every tick, at an absolute deadline:  observe -> history -> broker -> safety -> send -> record
+    every tick, at an absolute deadline:  observe -> history -> intervener or broker -> safety -> send -> judge -> record
 
 The loop owns the clock. No inference, no network and no disk on its thread. Without a fresh chunk it holds, and says so once;
-when answers come again it moves on. Whatever ends the run (a key, a signal, an error), the robot is told to hold.
+when answers come again it moves on. Whatever ends the run (a key, a signal, an error), the robot is told to hold, and the
+episode is recorded up to there.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import structlog
@@ -19,36 +19,20 @@ from jaxtyping import Float
 from steer.client.broker import Action, BrokerConfig, ChunkBroker
 from steer.client.clock import Clock, MonotonicClock, Stop
 from steer.client.interpreter import punctual
+from steer.client.intervention import Intervener, Takeover
+from steer.client.outcomes import EpisodicRobot, SimulatorOutcome
 from steer.client.recorder import End, Step, StepSink
-from steer.client.safety import SafetyFilter
+from steer.client.safety import SafetyError, SafetyFilter
 from steer.client.timing import Deadlines, TickErrors, TickStatistics
+from steer.data.trace import Choice
+from steer.errors import SteerError
 from steer.history import History
 from steer.observation import Task
+from steer.outcome import NOTHING, OutcomeSource, StoppedBy
 from steer.robot import Frame, Robot
 from steer.steering import Steering
 
 _log = structlog.get_logger(__name__)
-
-
-class StepOutcome(Protocol):
-    """What one command led to, as a simulation knows it."""
-
-    @property
-    def reward(self) -> float: ...
-    @property
-    def terminated(self) -> bool: ...
-    @property
-    def truncated(self) -> bool: ...
-    @property
-    def success(self) -> bool: ...
-
-
-@runtime_checkable
-class EpisodicRobot(Protocol):
-    """A robot whose world ends episodes by itself: a simulation. `outcome` is None before the first command of one."""
-
-    @property
-    def outcome(self) -> StepOutcome | None: ...
 
 
 @dataclass(frozen=True)
@@ -60,6 +44,8 @@ class LoopConfig:
     dry_run: bool = False
     """Send nothing: ask for actions and check them, but leave the robot alone."""
     seed: int = 0
+    episode_s: float = 0.0
+    """Longest time of one episode, at the control rate."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +68,8 @@ class RunSummary:
     episodes: int
     successes: int | None
     stopped_by: str
+    interventions: int = 0
+    """Of `sent`, what somebody who took over sent."""
 
 
 class ControlLoop:
@@ -98,9 +86,17 @@ class ControlLoop:
         clock: Clock | None = None,
         task: Task | None = None,
         pool: Executor | None = None,
+        outcome: OutcomeSource | None = None,
+        intervener: Intervener | None = None,
     ) -> None:
-        """task: overrides what the robot's world asks for. clock and pool: for tests, see `Clock` and `ChunkBroker`."""
+        """task: overrides what the robot's world asks for. clock and pool: for tests, see `Clock` and `ChunkBroker`.
+
+        outcome: who says what was achieved, by default the robot's world where it knows. intervener: who may take over.
+        """
         self._robot = robot
+        self._world = SimulatorOutcome(robot) if isinstance(robot, EpisodicRobot) else None
+        self._source: OutcomeSource | None = outcome or self._world
+        self._intervener = intervener
         self._config = config
         self._max_stale_s = broker.max_stale_s
         self._clock = clock or MonotonicClock()
@@ -111,7 +107,8 @@ class ControlLoop:
         self._recorder = recorder
         self._task = task
         self._stop = Stop()
-        self._stopped_by = "end"
+        self._stopped_by: StoppedBy = "end"
+        self._stop_detail = ""
         self.statistics = TickStatistics()
         self._episode = 0
         self._finished = 0
@@ -119,12 +116,15 @@ class ControlLoop:
         self._sent = 0
         self._stale_sent = 0
         self._oldest_sent_s = 0.0
-        self._succeeded = False
+        self._interventions = 0
+        self._judgement = NOTHING
+        self._success: bool | None = None
         self._holding = True
+        self._taken_over = False
 
-    def stop(self, reason: str = "stop") -> None:
-        """End the run before the next tick."""
-        self._stopped_by = reason
+    def stop(self, reason: StoppedBy = "stop", detail: str = "") -> None:
+        """End the run before the next tick. detail: for the summary, where it says more than the reason (a signal's name)."""
+        self._stopped_by, self._stop_detail = reason, detail
         self._stop.set()
 
     def run(self) -> RunSummary:
@@ -159,7 +159,8 @@ class ControlLoop:
             oldest_sent_s=self._oldest_sent_s,
             episodes=self._finished,
             successes=self._successes,
-            stopped_by=self._stopped_by,
+            stopped_by=self._stop_detail or self._stopped_by,
+            interventions=self._interventions,
         )
 
     def _over(self, end_s: float) -> bool:
@@ -168,29 +169,50 @@ class ControlLoop:
 
     def _run_episode(self, end_s: float) -> None:
         self._begin()
+        why: StoppedBy = "fault"
+        try:
+            why = self._play(end_s)
+        except SafetyError:
+            why = "safety"
+            raise
+        except KeyboardInterrupt:
+            why = "signal"
+            raise
+        finally:
+            self._end(why)
+
+    def _play(self, end_s: float) -> StoppedBy:
+        """Tick until the episode is over; returns why it is."""
         deadlines = Deadlines(self._clock.now(), 1.0 / self._rate_hz)
+        ticks = round(self._config.episode_s * self._rate_hz) or None
         tick = 0
-        while True:
+        while tick != ticks:
             self._clock.sleep_until(deadlines.due, self._stop)
             now = self._clock.now()
-            if self._stop.is_set() or now >= end_s:
-                self._end(interrupted=True)
-                return
+            if self._stop.is_set():
+                return self._stopped_by
+            if now >= end_s:
+                return "limit"
             self.statistics.add(now - deadlines.due)
             self._tick(tick)
             tick += 1
-            if self._ended():
-                self._end(interrupted=False)
-                return
+            if self._judgement.ended:
+                return "end"
             self.statistics.skipped += deadlines.advance(self._clock.now())
+        self._finished += 1
+        return "limit"
 
     def _begin(self) -> None:
         # Homing moves a real arm, which a dry run must not; a simulation has to begin somewhere.
         if not self._config.dry_run or isinstance(self._robot, EpisodicRobot):
             self._robot.home()
         self._episode += 1
-        self._succeeded = False
+        self._judgement, self._success = NOTHING, None
         self._holding = True  # until the first answer, which is no event to announce
+        self._taken_over = False
+        for watcher in (self._source, self._intervener):
+            if watcher is not None:
+                watcher.begin()
         self._history.reset()
         self._safety.reset()
         self._broker.reset(self._episode, self._config.seed + 10_000 * (self._episode - 1))
@@ -198,9 +220,12 @@ class ControlLoop:
     def _tick(self, tick: int) -> None:
         frame = self._robot.observe()
         self._history.push(frame)
-        action = self._broker.action(tick, self._history.observation, self._present_task())
-        self._say(action)
-        command = self._safety.check(None if action is None else action.values)
+        takeover = self._intervene(frame)
+        action = None
+        if takeover is None:
+            action = self._broker.action(tick, self._history.observation, self._present_task())
+            self._say(action)
+        command = self._safety.check(_wanted(takeover, action))
         self._account(action)
         if command is None:
             self._stand_still()
@@ -208,26 +233,40 @@ class ControlLoop:
         if not self._config.dry_run:
             command = self._robot.send(command)
             self._sent += 1
+            self._interventions += takeover is not None
         self._safety.sent(command)
-        outcome = self._outcome()
-        # A world may report success in passing and go on; the episode then still counts.
-        self._succeeded = self._succeeded or (outcome is not None and bool(outcome.success))
+        self._judge()
         if self._recorder is not None:
-            self._recorder.step(self._step(frame, command, action))
+            choice = None if action is None else Choice.of(action.decision, action.offset, action.number)
+            self._recorder.step(Step(frame, command, choice, takeover is not None, self._judgement.reward))
+
+    def _intervene(self, frame: Frame) -> Takeover | None:
+        """What somebody who has taken over wants; None while the policy drives."""
+        if self._intervener is None:
+            return None
+        takeover = self._intervener.act(frame, self._safety.last)
+        if self._taken_over != (takeover is not None):
+            self._taken_over = takeover is not None
+            _log.info("taken over" if self._taken_over else "given back", by=self._intervener.name)
+            self._broker.drop()
+            self._holding = True  # until the next answer, which is asked for when it is given back
+        return takeover
+
+    def _judge(self) -> None:
+        """Ask what the command that was just sent led to."""
+        world = NOTHING if self._world is None else self._world.judge()
+        said = world if self._source is self._world or self._source is None else self._source.judge()
+        if world.ended and not said.ended:
+            said = replace(said, truncated=True)  # the world cannot go on, whoever judges it
+        self._judgement = said
+        if said.success is not None:
+            # Success in passing counts, also in a world that goes on.
+            self._success = bool(self._success) or said.success
 
     def _stand_still(self) -> None:
         """Without a command: a tick at which nothing was sent is no step of the episode."""
         if not self._config.dry_run:
             self._robot.hold()
-
-    def _step(self, frame: Frame, command: Float[np.ndarray, " a"], action: Action | None) -> Step:
-        outcome = self._outcome()
-        reward = 0.0 if outcome is None else outcome.reward
-        if action is None:
-            return Step(frame, command, None, reward=reward)
-        decision = action.decision
-        value = float(decision.values[decision.chosen]) if decision.scores.size else float("nan")
-        return Step(frame, command, action.values, action.first, value, reward)
 
     def _account(self, action: Action | None) -> None:
         if action is None or self._config.dry_run:
@@ -246,32 +285,35 @@ class ControlLoop:
             _log.info("moving", episode=self._episode)
         self._holding = holding
 
-    def _outcome(self) -> StepOutcome | None:
-        return self._robot.outcome if isinstance(self._robot, EpisodicRobot) else None
-
-    def _ended(self) -> bool:
-        outcome = self._outcome()
-        return outcome is not None and (outcome.terminated or outcome.truncated)
-
-    def _end(self, interrupted: bool) -> None:
-        outcome = self._outcome()
-        if not interrupted and outcome is not None:
+    def _end(self, why: StoppedBy) -> None:
+        if why == "end":
             self._finished += 1
-            self._successes = (self._successes or 0) + self._succeeded
+            self._successes = (self._successes or 0) + bool(self._success)
         if self._recorder is not None:
-            self._recorder.end(self._ending(outcome, interrupted))
+            self._recorder.end(self._ending(why))
 
-    def _ending(self, outcome: StepOutcome | None, interrupted: bool) -> End:
-        known = outcome is not None and not interrupted
+    def _ending(self, why: StoppedBy) -> End:
+        # Of an episode that was cut short, nobody has said whether it succeeded.
+        known = why == "end" and self._success is not None and self._source is not None
         return End(
-            frame=self._robot.observe(),
-            terminated=outcome is not None and outcome.terminated,
-            truncated=interrupted or (outcome is not None and outcome.truncated),
-            success=self._succeeded if known else None,
-            success_source="simulator" if known else "",
+            frame=self._last_frame(),
+            terminated=self._judgement.terminated,
+            truncated=why != "end" or self._judgement.truncated,
+            success=self._success if known else None,
+            success_source=self._source.name if known and self._source is not None else "",
             task=self._present_task(),
-            info={"episode": self._episode, "stopped_by": self._stopped_by if interrupted else "end"},
+            info={"episode": self._episode, "stopped_by": why},
         )
+
+    def _last_frame(self) -> Frame | None:
+        """What the last action led to; None where the sensors do not say, which may be what ended the episode."""
+        try:
+            frame = self._robot.observe()
+            self._robot.spec.observation.validate_frame(frame.arrays)
+            return frame
+        except SteerError as error:
+            _log.warning("no frame after the last action", reason=str(error))
+            return None
 
     def _present_task(self) -> Task:
         """What the caller asked for, else what the robot's world asks for."""
@@ -279,3 +321,9 @@ class ControlLoop:
             return self._task
         task = getattr(self._robot, "task", None)
         return task if isinstance(task, Task) else Task()
+
+
+def _wanted(takeover: Takeover | None, action: Action | None) -> Float[np.ndarray, " a"] | None:
+    if takeover is not None:
+        return takeover.action
+    return None if action is None else action.values

@@ -21,11 +21,11 @@ from jaxtyping import Float
 
 from steer.data.episode import Episode
 from steer.data.store import EpisodeStore
+from steer.data.trace import Choice, trace_arrays
 from steer.data.writer import EpisodeWriter
 from steer.errors import SteerError
 from steer.observation import Task
 from steer.robot import Frame
-from steer.spec import Array
 
 _log = structlog.get_logger(__name__)
 
@@ -37,24 +37,26 @@ IDLE_S = 1.0
 
 @dataclass(frozen=True)
 class Step:
-    """One tick: what was seen, what was proposed (None while holding), what was sent, and what came of it.
+    """One tick: what was seen, what was sent, which decision it came from, and what it earned.
 
-    value: the critic's value of the chunk the action belongs to, NaN without one. chunk_start: first of its chunk.
+    choice: None where the robot was told to hold, and where a person acted (`intervention`).
     """
 
     frame: Frame
     sent: Float[np.ndarray, " a"]
-    proposed: Float[np.ndarray, " a"] | None
-    chunk_start: bool = False
-    value: float = float("nan")
+    choice: Choice | None
+    intervention: bool = False
     reward: float = 0.0
 
 
 @dataclass(frozen=True)
 class End:
-    """The end of an episode: the frame after its last action, and how it ended."""
+    """The end of an episode: the frame after its last action, and how it ended.
 
-    frame: Frame
+    frame: None where it cannot be had (a sensor broke); the last step is then left out, and its frame is the last.
+    """
+
+    frame: Frame | None
     terminated: bool
     truncated: bool
     success: bool | None
@@ -134,7 +136,7 @@ class Recorder:
             end, whole = item
             if not whole or len(steps) > self._max_steps:
                 self.counts["incomplete"] += 1
-            elif steps:
+            elif len(steps) > (end.frame is None):
                 self._write(steps, end)
             steps = []
 
@@ -171,15 +173,13 @@ class Recorder:
 
 
 def to_episode(steps: list[Step], end: End, source: str) -> Episode:
-    """The episode of so many steps; proposed actions are NaN where the robot held."""
-    frames = [step.frame for step in steps] + [end.frame]
-    nothing = np.full(steps[0].sent.shape, np.nan, np.float32)
-    per_step: dict[str, Array] = {
-        "proposed": np.stack([nothing if s.proposed is None else s.proposed for s in steps]),
-        "held": np.array([s.proposed is None for s in steps]),
-        "chunk_start": np.array([s.chunk_start for s in steps]),
-        "value": np.array([s.value for s in steps], np.float32),
-    }
+    """The episode of so many steps, see `steer.data.trace` for what is kept of each."""
+    frames = [step.frame for step in steps]
+    if end.frame is None:
+        steps = steps[:-1]
+    else:
+        frames.append(end.frame)
+    traced, facts = trace_arrays([s.choice for s in steps], [s.intervention for s in steps], len(steps[0].sent))
     return Episode(
         observations={key: np.stack([f.arrays[key] for f in frames]) for key in frames[0].arrays},
         actions=np.stack([s.sent for s in steps]).astype(np.float32),
@@ -190,6 +190,6 @@ def to_episode(steps: list[Step], end: End, source: str) -> Episode:
         success_source=end.success_source,
         task=end.task,
         source=source,
-        steps=per_step,
-        info=end.info,
+        steps=traced,
+        info={**end.info, **facts},
     )

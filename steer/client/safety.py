@@ -17,7 +17,12 @@ from collections import Counter
 import numpy as np
 from jaxtyping import Float
 
+from steer.errors import SteerError
 from steer.robot import RobotSpec
+
+
+class SafetyError(SteerError):
+    """What the models say could not be sent, again and again: the run ends, with the robot holding."""
 
 
 class SafetyFilter:
@@ -38,6 +43,11 @@ class SafetyFilter:
     def sent(self, action: Float[np.ndarray, " a"] | None) -> None:
         """What the robot really sent; the next command is limited relative to it."""
         self._last = action
+
+    @property
+    def last(self) -> Float[np.ndarray, " a"] | None:
+        """The last command of the episode, None before the first."""
+        return self._last
 
     def hold(self) -> Float[np.ndarray, " a"] | None:
         """The command that keeps the robot where it is; None where nothing may be sent, see `RobotSpec.hold_action`."""

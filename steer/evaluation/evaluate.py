@@ -168,7 +168,10 @@ def _versions(rollouts: Sequence[Rollout]) -> dict[str, str]:
     """Versions as the decisions state them; several, if a model was swapped meanwhile."""
     found: dict[str, list[str]] = {}
     for played in rollouts:
-        for name, weights in played.episode.info["versions"].items():
-            if weights and weights not in found.setdefault(name, []):
-                found[name].append(weights)
+        info = played.episode.info
+        for stretch in info.get("versions", [info]):
+            for name in ("policy", "critic"):
+                weights = stretch[f"{name}_version"]
+                if weights and weights not in found.setdefault(name, []):
+                    found[name].append(weights)
     return {name: ", ".join(versions) for name, versions in found.items()}

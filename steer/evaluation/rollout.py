@@ -9,12 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from steer.data.episode import Episode
+from steer.data.trace import Choice, trace_arrays
 from steer.decision import Decision, Request
 from steer.environment import Environment
 from steer.errors import ConfigError
@@ -114,8 +114,8 @@ def rollout(environment: Environment, steering: Steering, seed: int, settings: R
 class _Recording:
     """What an episode leaves behind, step by step.
 
-    Beside the actions that were sent it keeps, per step: `proposed`, candidate 0 (what the policy alone would have done);
-    `scored`, the chosen candidate; `chunk_start`, the step at which its chunk began; `value`, its Q (NaN where none scored).
+    Beside the actions that were sent it keeps where each came from, in the form in which a robot's recorder does
+    (`steer.data.trace`).
     """
 
     def __init__(self, environment: Environment, wanted: ObservationSpec, seed: int, settings: RolloutSettings) -> None:
@@ -126,9 +126,8 @@ class _Recording:
         self.decisions: list[DecisionRecord] = []
         self.terminated = self.truncated = self.success = False
         self._rewards: list[float] = []
-        self._steps: dict[str, list[Any]] = {key: [] for key in ("proposed", "scored", "chunk_start", "value")}
+        self._choices: list[Choice] = []
         self._sent: list[Array] = []
-        self._versions: dict[str, str] = {}
         self._pictures: list[Array] = []
         self._take_picture()
 
@@ -137,7 +136,6 @@ class _Recording:
 
     def decide(self, decision: Decision, wait_s: float) -> None:
         """Note a decision before its actions run."""
-        self._versions = {"policy": decision.policy_version, "critic": decision.critic_version}
         self.decisions.append(
             DecisionRecord(
                 step=len(self._rewards),
@@ -160,10 +158,7 @@ class _Recording:
         # An environment may report success in passing and go on; the episode then still counts.
         self.success = self.success or outcome.success
         self._sent.append(action)
-        self._steps["proposed"].append(decision.candidates[0, decision.committed + offset])
-        self._steps["scored"].append(action)
-        self._steps["chunk_start"].append(self.decisions[-1].step)
-        self._steps["value"].append(decision.values[decision.chosen] if decision.scores.size else np.nan)
+        self._choices.append(Choice.of(decision, offset, len(self.decisions) - 1))
         self._take_picture()
         return outcome.frame
 
@@ -182,12 +177,8 @@ class _Recording:
 
     def _episode(self) -> Episode:
         keys = self._environment.robot.observation.keys
-        steps = {
-            "proposed": np.stack(self._steps["proposed"]).astype(np.float32),
-            "scored": np.stack(self._steps["scored"]).astype(np.float32),
-            "chunk_start": np.asarray(self._steps["chunk_start"], np.int32),
-            "value": np.asarray(self._steps["value"], np.float32),
-        }
+        action = self._environment.robot.action
+        steps, facts = trace_arrays(self._choices, [False] * len(self._choices), action.size)
         return Episode(
             observations={key: np.stack([frame.arrays[key] for frame in self.frames]) for key in keys},
             actions=np.stack(self._sent).astype(np.float32),
@@ -203,7 +194,8 @@ class _Recording:
                 "seed": self._seed,
                 "num_samples": self._settings.num_samples,
                 "temperature": self._settings.temperature,
-                "versions": self._versions,
+                "stopped_by": "end",
+                **facts,
             },
         )
 

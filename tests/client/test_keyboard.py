@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from steer.client.keyboard import stop_on_key
+from steer.client.keyboard import watch_keys
 
 WAIT_S = 10
 
@@ -27,7 +27,7 @@ def terminal() -> Iterator[tuple[int, int]]:
 @pytest.mark.parametrize("key", [b" ", b"q", b"\x1b"])
 def test_a_stop_key_stops(terminal: tuple[int, int], key: bytes) -> None:
     stopped = threading.Event()
-    with stop_on_key(stopped.set, terminal[1]) as listening:
+    with watch_keys(stopped.set, descriptor=terminal[1]) as listening:
         assert listening
         os.write(terminal[0], key)
         assert stopped.wait(WAIT_S)
@@ -35,7 +35,7 @@ def test_a_stop_key_stops(terminal: tuple[int, int], key: bytes) -> None:
 
 def test_other_keys_do_not(terminal: tuple[int, int]) -> None:
     stopped = threading.Event()
-    with stop_on_key(stopped.set, terminal[1]):
+    with watch_keys(stopped.set, descriptor=terminal[1]):
         os.write(terminal[0], b"x")
     assert not stopped.is_set()
 
@@ -44,7 +44,7 @@ def test_the_terminal_is_restored_after_an_error(terminal: tuple[int, int]) -> N
     before = termios.tcgetattr(terminal[1])
     during = None
     try:
-        with stop_on_key(lambda: None, terminal[1]):
+        with watch_keys(lambda: None, descriptor=terminal[1]):
             during = termios.tcgetattr(terminal[1])
             raise RuntimeError
     except RuntimeError:
@@ -54,7 +54,7 @@ def test_the_terminal_is_restored_after_an_error(terminal: tuple[int, int]) -> N
 
 def test_without_a_terminal_there_is_nothing_to_press() -> None:
     read, write = os.pipe()
-    with stop_on_key(lambda: None, read) as listening:
+    with watch_keys(lambda: None, descriptor=read) as listening:
         assert not listening
     os.close(read)
     os.close(write)

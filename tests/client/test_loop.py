@@ -190,10 +190,10 @@ def test_a_dry_run_of_a_simulation_begins_its_world_but_sends_nothing() -> None:
 def test_every_tick_and_end_is_handed_to_the_recorder() -> None:
     sink = Sink()
     Bench(LoopConfig(episodes=1), FakeGame(), sink).loop.run()
-    assert [s.proposed is None for s in sink.steps] == [True] + [False] * 5
-    assert [s.chunk_start for s in sink.steps] == [False, True, False, False, False, True]
+    assert [s.choice is None for s in sink.steps] == [True] + [False] * 5
+    assert [s.choice is not None and s.choice.first for s in sink.steps] == [False, True, False, False, False, True]
     assert [s.reward for s in sink.steps] == [0, 0, 0, 0, 0, 1]
-    assert np.isfinite([s.value for s in sink.steps[1:]]).all()
+    assert np.isfinite([s.choice.value for s in sink.steps[1:] if s.choice is not None]).all()
     (end,) = sink.ends
     assert (end.terminated, end.truncated, end.success, end.success_source) == (True, False, False, "simulator")
     np.testing.assert_allclose(end.frame.arrays["state"], sum(s.sent for s in sink.steps), atol=1e-6)

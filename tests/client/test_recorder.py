@@ -13,20 +13,30 @@ import numpy as np
 
 from steer.client.recorder import EPISODES_PER_SEGMENT, End, Recorder, Step
 from steer.data.store import EpisodeStore
+from steer.data.trace import Choice
 from steer.data.writer import EpisodeWriter
 from steer.errors import StoreError
 from steer.observation import Task
 from steer.robot import Frame
 from tests.fakes import ROBOT
 
+EPISODE_INFO = {
+    "episode": 1,
+    "origins": ["policy"],
+    "intervention_steps": 0,
+    "policy_version": "p1",
+    "critic_version": "c1",
+}
+
 
 def frame(tick: int) -> Frame:
     return Frame({"state": np.full(3, tick, np.float32)}, float(tick))
 
 
-def step(tick: int, held: bool = False) -> Step:
+def step(tick: int, held: bool = False, intervention: bool = False) -> Step:
     sent = np.full(3, 0.01 * tick, np.float32)
-    return Step(frame(tick), sent, None if held else 2 * sent, chunk_start=tick == 1, value=0.5, reward=float(tick))
+    choice = None if held or intervention else Choice(2 * sent, sent, 0.5, 0, 9, 3, "policy", tick == 1, "p1", "c1")
+    return Step(frame(tick), sent, choice, intervention, float(tick))
 
 
 def end(tick: int) -> End:
@@ -57,10 +67,11 @@ def test_steps_become_an_episode(tmp_path: Path) -> None:
     np.testing.assert_allclose(episode.actions[:, 0], [0, 0.01, 0.02])
     np.testing.assert_allclose(episode.steps["proposed"][:, 0], [np.nan, 0.02, 0.04])
     np.testing.assert_array_equal(episode.steps["held"], [True, False, False])
+    np.testing.assert_allclose(episode.steps["scored"][:, 0], [np.nan, 0.01, 0.02])
     np.testing.assert_array_equal(episode.steps["chunk_start"], [False, True, False])
     np.testing.assert_array_equal(episode.rewards, [0, 1, 2])
     assert (episode.terminated, episode.success, episode.success_source) == (True, True, "simulator")
-    assert (episode.source, episode.task, episode.info) == ("policy", Task("reach"), {"episode": 1})
+    assert (episode.source, episode.task, episode.info) == ("policy", Task("reach"), EPISODE_INFO)
 
 
 def test_an_episode_without_an_end_is_not_written(tmp_path: Path) -> None:

@@ -78,16 +78,23 @@ def test_the_episode_is_complete_and_fits_the_robot(bench: Bench) -> None:
     assert episode.success_source == "simulator"
     assert episode.task.instruction == "reach the point"
     assert episode.info["seed"] == 5
-    assert episode.info["versions"] == {"policy": "fake-policy-1", "critic": "fake-critic-1"}
-    assert set(episode.steps) == {"proposed", "scored", "chunk_start", "value"}
+    assert (episode.info["policy_version"], episode.info["critic_version"]) == ("fake-policy-1", "fake-critic-1")
+    assert (episode.info["stopped_by"], episode.info["origins"], "versions" in episode.info) == (
+        "end",
+        ["policy"],
+        False,
+    )
+    np.testing.assert_array_equal(episode.steps["scored"], episode.actions)
+    assert not episode.steps["intervention"].any()
     moved = episode.observations["state"][:-1] + episode.actions
     np.testing.assert_allclose(moved, episode.observations["state"][1:], atol=1e-6)
 
 
 def test_chunks_of_e_actions_are_executed(bench: Bench) -> None:
     played = rollout(bench.environment, bench.steering, 5, STEERED)
-    expected = np.arange(played.length) // 2 * 2
-    np.testing.assert_array_equal(played.episode.steps["chunk_start"], expected)
+    steps = np.arange(played.length)
+    np.testing.assert_array_equal(played.episode.steps["chunk_start"], steps % 2 == 0)
+    np.testing.assert_array_equal(played.episode.steps["decision"], steps // 2)
     assert [decision.step for decision in played.decisions] == list(range(0, played.length, 2))
 
 
