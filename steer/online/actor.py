@@ -16,13 +16,13 @@ import structlog
 
 from steer import registry
 from steer.data.episode import Episode
-from steer.engine import Engine
 from steer.environment import Environment
 from steer.errors import UnavailableError
 from steer.evaluation.rollout import RolloutSettings, rollout
+from steer.online import engine as engines
+from steer.online.engine import Mixture
 from steer.online.publish import Versions
 from steer.online.store import online_store
-from steer.online.union import UnionPolicy
 from steer.parallel import WorkerPool
 from steer.robot import RobotSpec
 from steer.selection import Selection
@@ -75,7 +75,7 @@ class Actor:
     def __init__(self, scene: Scene, cast: Cast) -> None:
         self._environment, self._cast = scene.make(), cast
         self._versions = Versions(cast.run)
-        self._base = registry.policy(cast.base)
+        self._mixture = Mixture(registry.policy(cast.base), cast.base_samples, cast.student_samples)
         self._loaded: tuple[tuple[int, bool], LocalSteering] | None = None
 
     def __call__(self, play: Play) -> Episode:
@@ -92,11 +92,7 @@ class Actor:
     def _steering(self, version: int, steered: bool) -> LocalSteering:
         if self._loaded is None or self._loaded[0] != (version, steered):
             folder = self._versions.folder(version)
-            student = registry.policy(str(folder / "policy"))
-            engine = Engine(student)
-            if steered:
-                union = UnionPolicy(student, self._base, self._cast.student_samples, self._cast.base_samples)
-                engine = Engine(union, registry.critic(str(folder / "critic")))
+            engine = engines.steered(folder, self._mixture) if steered else engines.alone(folder)
             self._loaded = ((version, steered), LocalSteering(engine, self._environment.robot))
         return self._loaded[1]
 
