@@ -22,6 +22,7 @@ COMMANDS = {
     "inspect": ("Inspect", "print what a checkpoint or an episode store says of itself"),
     "serve": ("Serve", "serve steered actions over gRPC"),
     "run": ("Run", "run a robot against a server at control rate"),
+    "upload": ("Upload", "send recorded episodes to a server's store"),
     "eval": ("Eval", "compare a policy with its steered self on the same initial states"),
     "demo": ("Demo", "from nothing to a paired evaluation, in minutes"),
 }

@@ -22,6 +22,8 @@ from steer.client.keyboard import watch_keys
 from steer.client.loop import ControlLoop, LoopConfig, RunSummary
 from steer.client.recorder import Recorder
 from steer.client.steering_client import DEFAULT_ADDRESS, SteeringClient
+from steer.client.uploader import Uploader
+from steer.client.uploads import Uploads, account
 from steer.data.store import EpisodeStore
 from steer.errors import ConfigError, UnsupportedError
 from steer.observation import Task
@@ -68,12 +70,18 @@ class Run:
     """Ask for actions and check them, but send nothing."""
     record: Path | None = None
     """Write the episodes to this store; it is made if it is not there."""
+    upload: bool = False
+    """Send what is recorded to the server's store (`steer serve --experience STORE`), while the robot works on."""
+    upload_s: float = 30.0
+    """At the end go on sending for so long; `steer upload` sends what is left then."""
 
     def run(self) -> None:
         log_to_stderr()
         console = Console(stderr=True, soft_wrap=True)
         if self.dry_run and not self.duration_s:
             raise ConfigError("a dry run sends nothing, so nothing moves and no episode ends: give --duration-s")
+        if self.upload and self.record is None:
+            raise ConfigError("--upload sends what was recorded: give --record STORE as well")
         robot = registry.robot(self.robot)
         with ExitStack() as stack:
             robot.connect()
@@ -84,9 +92,13 @@ class Run:
             )
             stack.callback(steering.close)
             self._check_prefix(steering.opened.prefixes)
-            recorder = None
+            recorder = uploads = None
             if self.record is not None:
                 store = EpisodeStore.create(self.record, robot.spec, exist_ok=True)
+                if self.upload:
+                    # Entered before the recorder, so that at the end it sends what the recorder publishes last.
+                    uploads = Uploads(self.record, robot.spec, self.server)
+                    stack.enter_context(Uploader(uploads, self.upload_s))
                 recorder = stack.enter_context(Recorder(store))
             broker = BrokerConfig(execution, self.committed, self.max_stale_s, give_up_s=self.give_up_s)
             limits = LoopConfig(self.episodes, self.duration_s, self.dry_run, self.seed)
@@ -95,6 +107,8 @@ class Run:
             self._drive(loop, console)
         if recorder is not None:
             console.print(f"recorded {recorder.counts['episodes']} episodes to {self.record}")
+        if uploads is not None:
+            console.print(account(uploads))
 
     def _check_prefix(self, prefixes: tuple[int, ...]) -> None:
         """Say before anything moves that the critic could not score what would be executed."""
