@@ -17,6 +17,7 @@ from rich.table import Table
 
 from steer import registry
 from steer.cli.logs import log_to_stderr
+from steer.cli.operators import Operators, operators
 from steer.client.broker import BrokerConfig
 from steer.client.keyboard import watch_keys
 from steer.client.loop import ControlLoop, LoopConfig, RunSummary
@@ -68,6 +69,13 @@ class Run:
     """Let action fields that a model calls "unknown" pass."""
     dry_run: bool = False
     """Ask for actions and check them, but send nothing."""
+    episode_s: float = 0.0
+    """End an episode after so long at the control rate; 0: no limit."""
+    outcome: str = ""
+    """Who says whether an episode succeeded: simulator, key (y or n, which also ends it) or none; by default the robot's world
+    where it knows."""
+    intervene: str = ""
+    """Who may take over: keyboard, gamepad (gamepad:/dev/input/js1), or in simulation expert (expert:?after=40&ticks=30)."""
     record: Path | None = None
     """Write the episodes to this store; it is made if it is not there."""
     upload: bool = False
@@ -101,10 +109,20 @@ class Run:
                     stack.enter_context(Uploader(uploads, self.upload_s))
                 recorder = stack.enter_context(Recorder(store))
             broker = BrokerConfig(execution, self.committed, self.max_stale_s, give_up_s=self.give_up_s)
-            limits = LoopConfig(self.episodes, self.duration_s, self.dry_run, self.seed)
+            limits = LoopConfig(self.episodes, self.duration_s, self.dry_run, self.seed, self.episode_s)
+            people = stack.enter_context(operators(self.outcome, self.intervene, robot))
             task = Task(self.instruction) if self.instruction else None
-            loop = ControlLoop(robot, steering, broker, limits, recorder=recorder, task=task)
-            self._drive(loop, console)
+            loop = ControlLoop(
+                robot,
+                steering,
+                broker,
+                limits,
+                recorder=recorder,
+                task=task,
+                outcome=people.outcome,
+                intervener=people.intervener,
+            )
+            self._drive(loop, people, console)
         if recorder is not None:
             console.print(f"recorded {recorder.counts['episodes']} episodes to {self.record}")
         if uploads is not None:
@@ -119,8 +137,11 @@ class Run:
                 f"scores {list(prefixes)}: choose two numbers with one of these sums"
             )
 
-    def _drive(self, loop: ControlLoop, console: Console) -> None:
-        with watch_keys(lambda: loop.stop("key")) as terminal, _signals(loop):
+    def _drive(self, loop: ControlLoop, people: Operators, console: Console) -> None:
+        with watch_keys(lambda: loop.stop("key"), people.keys) as terminal, _signals(loop):
+            people.check(terminal)
+            for line in people.help:
+                console.print(line, highlight=False)
             keys = "space, q or Escape stop the arm, " if terminal else ""
             console.print(f"running{' dry' if self.dry_run else ''}: {keys}Ctrl-C stops, twice stops at once")
             with _status(loop, console):
@@ -145,7 +166,10 @@ def summary_table(summary: RunSummary) -> Table:
         ("stopped by", summary.stopped_by),
         ("ticks", f"{ticks.ticks}, of which {ticks.late:.2%} more than 5 ms late, {ticks.skipped} skipped"),
         ("tick error", f"p50 {ticks.p50_ms:.2f} ms, p99 {ticks.p99_ms:.2f} ms, max {ticks.max_ms:.2f} ms"),
-        ("actions sent", f"{summary.sent}, of which {summary.holds} held, {summary.stale_sent} stale"),
+        (
+            "actions sent",
+            f"{summary.sent}, of which {summary.holds} held, {summary.stale_sent} stale, {summary.interventions} by who took over",
+        ),
         ("oldest observation", f"{1e3 * summary.oldest_sent_s:.0f} ms when its action was sent"),
         (
             "chunks",

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from steer.client.broker import Action, BrokerConfig, ChunkBroker
 from steer.client.clock import Clock, MonotonicClock, Stop
 from steer.client.interpreter import punctual
-from steer.client.intervention import Intervener, Takeover
+from steer.intervention import Intervener, Takeover
 from steer.client.outcomes import EpisodicRobot, SimulatorOutcome
 from steer.client.recorder import End, Step, StepSink
 from steer.client.safety import SafetyError, SafetyFilter

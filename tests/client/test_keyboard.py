@@ -58,3 +58,19 @@ def test_without_a_terminal_there_is_nothing_to_press() -> None:
         assert not listening
     os.close(read)
     os.close(write)
+
+
+def test_other_keys_are_handed_on_and_arrows_are_not_escape(terminal: tuple[int, int]) -> None:
+    heard: list[str] = []
+    stopped, got = threading.Event(), threading.Event()
+
+    def listen(key: str) -> None:
+        heard.append(key)
+        if len(heard) == 3:
+            got.set()
+
+    with watch_keys(stopped.set, [listen], terminal[1]):
+        os.write(terminal[0], b"y\x1b[Az")
+        assert got.wait(WAIT_S)
+    assert heard == ["y", "up", "z"]
+    assert not stopped.is_set()
