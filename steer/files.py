@@ -1,4 +1,4 @@
-"""Publishing folders atomically: written aside, synced, then one rename."""
+"""Publishing files and folders atomically: written aside, synced, then one rename."""
 
 from __future__ import annotations
 
@@ -23,6 +23,19 @@ def fsync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole, or leave what was there; its folder is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        fsync_path(aside)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    fsync_path(path.parent)
 
 
 def publish_folder(aside: Path, target: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from steer.errors import ConfigError
@@ -51,3 +51,16 @@ def json_or_text(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
+    """KEY=VALUE texts as a mapping."""
+    found: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{flag} {text!r}: expected KEY=VALUE")
+        if key in found:
+            raise ConfigError(f"{flag} gives {key!r} twice: {found[key]!r} and {value!r}")
+        found[key] = value
+    return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -71,3 +73,15 @@ class ProgressBar(Progress):
         of = f"/{task.total:g}" if task.total is not None else ""
         line = f"{task.description}: {task.completed:g}{of} {task.fields.get('note', '')}"
         self.console.print(line.rstrip(), soft_wrap=True, highlight=False)
+
+
+@contextmanager
+def stages(console: Console | None = None) -> Iterator[Callable[[str, int], Callable[[int, int], None]]]:
+    """A bar for each stage of a longer job: `stage(name, total)` opens one and returns what to call with (done, total)."""
+    with ProgressBar(console) as bar:
+
+        def stage(name: str, total: int) -> Callable[[int, int], None]:
+            task = bar.add_task(name, total=total)
+            return lambda done, _: bar.update(task, completed=done)
+
+        yield stage

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,18 +13,17 @@ from rich.console import Console
 from rich.table import Table
 
 from steer.data.store import EpisodeStore
-from steer.errors import ConfigError
-from steer.evaluation.evaluate import EvaluationSettings, Stage, evaluate
+from steer.evaluation.evaluate import EvaluationSettings, evaluate
 from steer.evaluation.notes import headline, notes, p_value, points
 from steer.evaluation.replay import replay
 from steer.evaluation.report import write_report
 from steer.evaluation.result import Evaluation
 from steer.evaluation.rollout import Rollout, RolloutSettings
-from steer.evaluation.runner import Progress, Runner
+from steer.evaluation.runner import Runner
 from steer.evaluation.setup import Setup
 from steer.evaluation.tuning import TuningSettings
-from steer.options import json_or_text
-from steer.progress import ProgressBar
+from steer.options import json_or_text, pairs
+from steer.progress import stages
 from steer.robot import read_robot
 from steer.selection import Selection
 
@@ -98,8 +96,8 @@ class Eval:
             critic=self.critic,
             server=self.server,
             refine=self.refine,
-            env_options={key: json_or_text(text) for key, text in _pairs(self.env_option, "--env-option").items()},
-            keys=_pairs(self.map, "--map"),
+            env_options={key: json_or_text(text) for key, text in pairs(self.env_option, "--env-option").items()},
+            keys=pairs(self.map, "--map"),
             robot=None if self.robot_spec is None else read_robot(self.robot_spec),
             accept_unknown=self.accept_unknown,
         )
@@ -129,7 +127,7 @@ def evaluate_and_report(
     """Evaluate with progress, record, write result.json and report.html, print the table; returns the result."""
     console = console or Console()
     out.mkdir(parents=True, exist_ok=True)
-    with _stages(console) as stage:
+    with stages(console) as stage:
         with Runner(setup, workers) as runner:
             store = None if record is None else EpisodeStore.create(record, runner.facts.robot, exist_ok=True)
             keep = None if store is None else partial(_record, store)
@@ -161,18 +159,6 @@ def print_result(result: Evaluation, console: Console) -> None:
         console.print(f"[dim]- {note}[/dim]", soft_wrap=True)
 
 
-@contextmanager
-def _stages(console: Console) -> Iterator[Stage]:
-    """One progress bar per stage."""
-    with ProgressBar(console) as bar:
-
-        def stage(name: str, total: int) -> Progress:
-            task = bar.add_task(name, total=total)
-            return lambda done, _: bar.update(task, completed=done)
-
-        yield stage
-
-
 def _record(store: EpisodeStore, rollouts: Sequence[Rollout]) -> None:
     with store.writer() as writer:
         for rollout in rollouts:
@@ -190,16 +176,3 @@ def _about(setup: Setup) -> dict[str, Any]:
     }
     named = {key: value for key, value in names.items() if value}
     return {**named, "env_options": dict(setup.env_options), "keys": dict(setup.keys)}
-
-
-def _pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
-    """KEY=VALUE texts as a mapping."""
-    pairs: dict[str, str] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"{flag} {text!r}: expected KEY=VALUE")
-        if key in pairs:
-            raise ConfigError(f"{flag} gives {key!r} twice: {pairs[key]!r} and {value!r}")
-        pairs[key] = value
-    return pairs

@@ -22,12 +22,13 @@ from steer.online.actor import Cast, Collector, Scene, Source
 from steer.online.config import PRESETS, OnlineConfig
 from steer.online.learner import Learner
 from steer.online.live import LiveRun
+from steer.online.processes import Processes
 from steer.online.publish import Versions
 from steer.online.run_folder import OnlineFolder
 from steer.online.sources import Background, Watcher
 from steer.online.start import Start
 from steer.online.store import online_store
-from steer.options import json_or_text
+from steer.options import json_or_text, pairs
 from steer.robot import RobotSpec, read_robot
 from steer.selection import Selection
 from steer.serial import to_json
@@ -81,6 +82,8 @@ class FineTune:
     """Go on from the last saved state in OUT, exactly."""
     overwrite: _Flag = False
     """Discard an earlier run in OUT."""
+    device: str = "cpu"
+    """Where the learner learns: cpu, cuda, cuda:1, or auto. Start the command by `accelerate launch` for several processes."""
     threads: int = 1
     """CPU threads of the learner; the networks are too small to share."""
     save_every: int = 500
@@ -89,30 +92,36 @@ class FineTune:
     def run(self) -> None:
         self._check()
         torch.set_num_threads(self.threads)
+        processes = Processes.of(self.device)
         folder = OnlineFolder(self.out)
-        console = Console(soft_wrap=True)
-        with folder.locked():
-            going_on = folder.claim(self._settings(), self.resume, self.overwrite)
+        with folder.locked() if processes.first else nullcontext():
+            going_on = processes.told(
+                folder.claim(self._settings(), self.resume, self.overwrite) if processes.first else False
+            )
             try:
-                self._learn(folder, going_on)
+                self._learn(folder, going_on, processes)
             except TrainingInterrupted as stop:
-                Console(stderr=True, soft_wrap=True).print(str(stop), markup=False, highlight=False)
+                if processes.first:
+                    Console(stderr=True, soft_wrap=True).print(str(stop), markup=False, highlight=False)
                 raise
-        newest = Versions(self.out)
-        version = newest.current()
-        console.print(
-            f"{version.episodes} episodes, version {version.version}: {newest.folder(version.version)}", highlight=False
+        if processes.first:
+            self._say_where()
+
+    def _say_where(self) -> None:
+        versions = Versions(self.out)
+        newest = versions.current()
+        Console(soft_wrap=True).print(
+            f"{newest.episodes} episodes, version {newest.version}: {versions.folder(newest.version)}", highlight=False
         )
 
-    def _learn(self, folder: OnlineFolder, going_on: bool) -> None:
+    def _learn(self, folder: OnlineFolder, going_on: bool, processes: Processes) -> None:
         start = Start.load(self.policy, self.critic, self.config)
         offline = None if self.offline is None else EpisodeStore.open(self.offline)
         scene = self._scene()
         robot = _robot(scene, offline)
         path = self.online or folder.episodes
         store = online_store(path, robot)
-        source = self._source(scene, start, path, robot)
-        title = f"fine-tuning by {self.preset}, {self.config.improve}"
+        source = self._source(scene, start, path, robot) if processes.first else None
         try:
             with Interrupts() as interrupts:
                 learner = Learner(
@@ -125,14 +134,20 @@ class FineTune:
                     seed=self.seed,
                     save_every=self.save_every,
                     stop=lambda: interrupts.requested,
+                    processes=processes,
                 )
                 if going_on:
                     learner.resume()
+                if not processes.first:
+                    learner.run(self.episodes)
+                    return
+                title = f"fine-tuning by {self.preset}, {self.config.improve}"
                 with LiveRun(title, folder.rounds, folder.logs, learner.progress.published) as live:
                     learner.listen(live.tell, live.show)
-                    learner.run(self.episodes, self.robot_minutes or math.inf)
+                    learner.run(self.episodes)
         finally:
-            source.close()
+            if source is not None:
+                source.close()
 
     def _source(self, scene: Scene, start: Start, store: Path, robot: RobotSpec) -> Source:
         config = self.config
@@ -153,9 +168,9 @@ class FineTune:
         return Background(collector, self.episodes, config.warmup_episodes, config.warmup_behaviour == "steered")
 
     def _scene(self) -> Scene:
-        options = {key: json_or_text(text) for key, text in _pairs(self.env_option, "--env-option").items()}
+        options = {key: json_or_text(text) for key, text in pairs(self.env_option, "--env-option").items()}
         robot = None if self.robot_spec is None else read_robot(self.robot_spec)
-        return Scene(self.env, options, _pairs(self.map, "--map"), robot)
+        return Scene(self.env, options, pairs(self.map, "--map"), robot)
 
     def _check(self) -> None:
         if self.play_on and not self.actors:
@@ -195,17 +210,6 @@ def _robot(scene: Scene, offline: EpisodeStore | None) -> RobotSpec:
     environment = scene.make()
     environment.close()
     return environment.robot
-
-
-def _pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
-    """KEY=VALUE texts as a mapping."""
-    pairs: dict[str, str] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not key or key in pairs:
-            raise ConfigError(f"{flag} {text!r}: expected KEY=VALUE, each key once")
-        pairs[key] = value
-    return pairs
 
 
 def command(words: Sequence[str]) -> Any:

@@ -19,6 +19,7 @@ COMMANDS = {
     "convert": ("Convert", "turn other people's episodes into an episode store"),
     "train": ("Train", "train a policy or a critic from an episode store"),
     "finetune": ("FineTune", "improve a policy and its critic while the robot works"),
+    "curve": ("Curve", "measure what fine-tuning was worth, version by version"),
     "inspect": ("Inspect", "print what a checkpoint or an episode store says of itself"),
     "serve": ("Serve", "serve steered actions over gRPC"),
     "run": ("Run", "run a robot against a server at control rate"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from steer.evaluation.result import CalibrationGroup, EpisodeResult, Latency, SweepPoint
+from steer.evaluation.result import CalibrationGroup, EpisodeResult, Latency, Rate, SweepPoint
 
 # Stand-in -> CSS variable. Values nobody would draw with, so that the replacement cannot hit anything else.
 _INK, _MUTED, _GRID = "#010203", "#040506", "#070809"
@@ -79,6 +79,48 @@ def success_against_k(points: Sequence[SweepPoint]) -> str:
         axes.set_xlabel("K, candidates per decision")
         axes.set_ylabel("success")
         return _svg(figure, "k")
+
+
+def learning_curve(
+    episodes: Sequence[int], base: Sequence[Rate], steered: Sequence[Rate], collected: Sequence[tuple[int, float]]
+) -> str:
+    """Success of the policy alone and steered over online episodes, with Wilson intervals. collected: (episodes, success) of
+    each round's own episodes."""
+    with _figure("learning") as (figure, axes):
+        for rates, colour, name in ((base, _BASE, "policy alone"), (steered, _STEERED, "steered")):
+            values = np.array([(rate.success, rate.low, rate.high) for rate in rates])
+            axes.fill_between(episodes, values[:, 1], values[:, 2], color=colour, alpha=0.16, linewidth=0)
+            axes.plot(episodes, values[:, 0], color=colour, linewidth=2, marker="o", markersize=6, label=name)
+        if collected:
+            axes.plot(
+                *zip(*collected, strict=True),
+                color=_MUTED,
+                linewidth=1.2,
+                linestyle=(0, (1, 2)),
+                label="while learning",
+            )
+        _percent(axes, "y")
+        axes.set_ylim(0, 1.04)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("online episodes")
+        axes.set_ylabel("success")
+        _legend_above(axes)
+        return _svg(figure, "learning")
+
+
+def over_episodes(series: Mapping[str, Sequence[tuple[int, float]]]) -> str:
+    """Up to two quantities over online episodes, by name."""
+    prefix = "series-" + "-".join(series).replace(" ", "-")
+    with _figure(prefix) as (figure, axes):
+        for (name, points), colour in zip(series.items(), (_STEERED, _FAILURE), strict=False):
+            if points:
+                axes.plot(*zip(*points, strict=True), color=colour, linewidth=2, marker="o", markersize=4, label=name)
+        axes.set_xlabel("online episodes")
+        axes.set_xlim(left=0)
+        axes.grid(axis="y")
+        if len(series) > 1:
+            _legend_above(axes)
+        return _svg(figure, prefix)
 
 
 def q_over_time(episodes: Sequence[EpisodeResult], rate_hz: float) -> str:

@@ -37,6 +37,21 @@ def write_report(path: Path, result: Evaluation, clips: Sequence[Clip] = ()) -> 
 
 def render(result: Evaluation, clips: Sequence[Clip] = ()) -> str:
     """The page as text."""
+    return page(
+        "report.html",
+        r=result,
+        headline=headline(result),
+        notes=notes(result),
+        figures=list(_figures(result)),
+        clips=clips,
+        settings=result.settings,
+        agreement=_agreement(result),
+        verdict_figures=_verdict_figures(result.verdict),
+    )
+
+
+def page(template: str, *, settings: Mapping[str, Any], **content: Any) -> str:
+    """A page in the report's look. settings: shown as one flat list."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("steer.evaluation"),
         autoescape=True,
@@ -44,16 +59,7 @@ def render(result: Evaluation, clips: Sequence[Clip] = ()) -> str:
         trim_blocks=True,
     )
     environment.filters.update(percent=_percent, points=points, p=p_value, setting=_setting)
-    return environment.get_template("report.html").render(
-        r=result,
-        headline=headline(result),
-        notes=notes(result),
-        figures=list(_figures(result)),
-        clips=clips,
-        settings=_flat(result.settings),
-        agreement=_agreement(result),
-        verdict_figures=_verdict_figures(result.verdict),
-    )
+    return environment.get_template(template).render(settings=_flat(settings), **content)
 
 
 def _figures(result: Evaluation) -> Iterator[Figure]:

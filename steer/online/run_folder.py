@@ -6,7 +6,9 @@ RUN/episodes/            the online episodes, unless they go elsewhere
 RUN/proposals/           candidates at online states, one file per round
 RUN/training/step-N/     the state that resumes the run
 RUN/versions/, current.json   what was published (`steer.online.publish`)
+RUN/refused.json         what is not to be served again (`steer.online.releases`)
 RUN/rounds.jsonl, logs/  what happened, one line per round, and TensorBoard
+RUN/curve/               what its versions are worth, once measured (`steer.online.curve`)
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from steer.training.state import latest_step
 
 _OURS = (
     *("run.json", "learner.lock", "episodes", "proposals", "training", "versions"),
-    *("current.json", "rounds.jsonl", "logs"),
+    *("current.json", "refused.json", "rounds.jsonl", "logs", "curve"),
 )
 # What is being written; a kill may leave it.
 _ASIDE = ".run.json."

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import tyro
 
-from steer.cli.evaluate import Eval, _pairs
+from steer.cli.evaluate import Eval
 from steer.cli.main import main
 from steer.data import EpisodeStore
 from steer.engine import Engine
 from steer.errors import SteerError
+from steer.options import pairs
 from steer.serial import to_json
 from steer.server.server import running
 from tests.evaluation.fakes import ENV_ID, PLAIN_ID
@@ -143,4 +144,4 @@ def test_flags_that_cannot_be_meant(
 
 
 def test_only_the_first_equals_sign_separates() -> None:
-    assert _pairs(["a=b=c", "d="], "--map") == {"a": "b=c", "d": ""}
+    assert pairs(["a=b=c", "d="], "--map") == {"a": "b=c", "d": ""}
