@@ -121,6 +121,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     )
 
 
+def read_version(path: Path) -> str:
+    """The version of a checkpoint folder, as its manifest states it; nothing is verified."""
+    return _version(_json(Path(path), "manifest.json"))
+
+
 def add_document(path: Path, name: str, document: Any) -> None:
     """Attach a JSON document to a checkpoint (its version stays)."""
     target = Path(path) / "documents" / f"{name}.json"

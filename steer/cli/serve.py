@@ -1,10 +1,13 @@
-"""`steer serve --policy POLICY [--critic CRITIC]`: steered actions over gRPC."""
+"""`steer serve --policy POLICY [--critic CRITIC]`, or `--follow RUN`: steered actions over gRPC."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import signal
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -12,17 +15,26 @@ from rich.console import Console
 
 from steer import registry
 from steer.cli.logs import log_to_stderr
+from steer.engine import Engine
 from steer.errors import ConfigError, UnsupportedError
+from steer.online.releases import RunReleases
 from steer.openpi.keys import KeyMap, pair
+from steer.server.follow import begin
+from steer.server.guard import Guard
 from steer.server.server import ServerConfig, serve
 
 if TYPE_CHECKING:
     from steer.server.openpi import OpenpiConfig
 
+_POLL_S = 0.5
+
 
 @dataclass(frozen=True)
 class Serve:
-    """Serve a policy, steered by a critic if one is given; a critic alone re-ranks candidates that its callers bring."""
+    """Serve a policy, steered by a critic if one is given; a critic alone re-ranks candidates that its callers bring.
+
+    With --follow, serve what a fine-tuning run publishes, the newest version that is sound and not worse than those before it.
+    """
 
     policy: str = ""
     """kind:place, or a checkpoint folder."""
@@ -30,6 +42,14 @@ class Serve:
     """kind:place, or a checkpoint folder."""
     refine: str = ""
     """Refiner that adds candidates to the policy's, such as gradient:?steps=5&step_size=0.02."""
+    follow: Path | None = None
+    """Folder of a `steer finetune`: serve its newest version, and each that it publishes later, instead of a policy and critic."""
+    max_pin_s: float = 60.0
+    """A session keeps the version that its episode began with, but not longer than so long after another is served."""
+    outcomes: Path | None = None
+    """Episode store that a followed run's versions are judged by; the run's own unless given."""
+    guard: bool = True
+    """Go back to the version before when the episodes say that a followed run's newest is worse."""
     allow_unready: bool = False
     """Serve a critic although the verdict of its training says that it may not steer."""
     threads: int = 0
@@ -46,27 +66,50 @@ class Serve:
 
     def run(self) -> None:
         log_to_stderr()
-        console = Console(stderr=True, soft_wrap=True)
-        if not self.policy and not self.critic:
-            raise ConfigError("nothing to serve: give --policy, --critic, or both")
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        self._check()
         self._limit_threads()
+        if self.follow is not None:
+            self._serve_run(self.follow, console)
+        else:
+            self._serve_models(console)
+        console.print("stopped")
+
+    def _check(self) -> None:
+        if self.follow is None:
+            self._check_models()
+        elif self.policy or self.critic:
+            raise ConfigError(
+                "--follow serves the policy and critic that the run publishes: leave out --policy and --critic"
+            )
+
+    def _check_models(self) -> None:
+        if not self.policy and not self.critic:
+            raise ConfigError(
+                "nothing to serve: give --policy, --critic or both, or --follow the folder of a steer finetune"
+            )
+        if self.outcomes is not None:
+            raise ConfigError("--outcomes is for versions of a run: give --follow, or leave it out")
+
+    def _serve_models(self, console: Console) -> None:
         verdict = registry.verdict(self.critic) if self.critic else None
         if verdict is not None and not verdict["may_steer"] and not self.allow_unready:
             raise UnsupportedError(refusal(self.critic, verdict))
         engine = registry.engine(self.policy, self.critic, self.refine)
-        policy, critic = engine.policy, engine.critic
-        if critic is not None and verdict is None:
+        if engine.critic is not None and verdict is None:
             console.print(f"{self.critic}: its training left no verdict, so nobody knows whether it can rank")
         may_steer = None if verdict is None else bool(verdict["may_steer"])
-        console.print(f"policy {(policy and policy.version) or 'none'}, critic {(critic and critic.version) or 'none'}")
-        serve(
-            engine,
-            self.server,
-            may_steer,
-            lambda address: console.print(f"serving on {address}, Ctrl-C stops"),
-            self.openpi(),
-        )
-        console.print("stopped")
+        console.print(_versions(engine))
+        serve(engine, self.server, may_steer, _announce(console), self.openpi())
+
+    def _serve_run(self, run: Path, console: Console) -> None:
+        releases = RunReleases(run, self.outcomes, self.refine)
+        if not releases.published:
+            console.print(f"{run} has no version yet: waiting for steer finetune to publish its first, Ctrl-C stops")
+            _wait(lambda: releases.published)
+        residents, following = begin(releases, Guard() if self.guard else None, self.max_pin_s)
+        console.print(f"version {residents.current.number} of {run}: {_versions(residents.engine)}")
+        serve(residents, self.server, None, _announce(console), self.openpi(), following)
 
     def openpi(self) -> OpenpiConfig | None:
         """The endpoint for openpi's clients, if one is asked for."""
@@ -86,6 +129,25 @@ class Serve:
             os.environ["OMP_NUM_THREADS"] = str(self.threads)
         elif not os.environ.get("OMP_NUM_THREADS"):
             os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 2) - 1))
+
+
+def _versions(engine: Engine) -> str:
+    policy, critic = engine.policy, engine.critic
+    return f"policy {(policy and policy.version) or 'none'}, critic {(critic and critic.version) or 'none'}"
+
+
+def _announce(console: Console) -> Callable[[str], None]:
+    return lambda address: console.print(f"serving on {address}, Ctrl-C stops")
+
+
+def _wait(there: Callable[[], bool]) -> None:
+    """Until something is there, or a signal; SIGTERM then ends a wait as Ctrl-C does."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while not there():
+            time.sleep(_POLL_S)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def refusal(critic: str, verdict: Mapping[str, Any]) -> str:

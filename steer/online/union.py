@@ -42,7 +42,7 @@ class UnionPolicy:
 
     @property
     def version(self) -> str:
-        return f"{self._student.version}+{self._base.version}"
+        return union_version(self._student.version, self._base.version)
 
     def encode(self, observations: Batch) -> _Contexts:
         student, base = (self._encode(policy, observations) for policy in (self._student, self._base))
@@ -73,6 +73,11 @@ class UnionPolicy:
         window, keys = policy.spec.observation.window, policy.spec.observation.keys
         arrays = {key: observations.arrays[key][:, -window:] for key in keys}
         return policy.encode(replace(observations, arrays=arrays, mask=observations.mask[:, -window:]))
+
+
+def union_version(student: str, base: str) -> str:
+    """What a union of policies of these versions calls itself."""
+    return f"{student}+{base}"
 
 
 def _turns(student: int, base: int) -> np.ndarray:

@@ -5,8 +5,8 @@ The event loop never runs inference. Rules, in order:
 1. a request whose deadline passed while it waited is dropped, with a proper reply;
 2. K is chosen before sampling: where the measured cost does not fit into the time left, fewer candidates are proposed,
    down to the policy alone, and the decision says so;
-3. requests that then fall into one bucket (shapes, K, E, d, temperature) are decided together, the oldest first; the
-   first to come waits for others at most `max_wait_s`, and not at all when nobody else is asking;
+3. requests that then fall into one bucket (version, shapes, K, E, d, temperature) are decided together, the oldest first;
+   the first to come waits for others at most `max_wait_s`, and not at all when nobody else is asking;
 4. a batch that fails is decided again one by one, so that only the request at fault sees the error.
 
 Deterministic: one request per batch and K as asked, so that an answer depends on nothing but its request.
@@ -37,6 +37,7 @@ _log = structlog.get_logger(__name__)
 class _Waiting:
     """A request in the queue; times are those of the batcher's clock."""
 
+    engine: Engine
     request: Request
     rerank: bool
     arrived: float
@@ -51,6 +52,7 @@ class _Waiting:
         candidates = None if r.candidates is None else r.candidates.shape
         goal = None if r.task.goal_image is None else r.task.goal_image.shape
         return (
+            self.engine,
             self.rerank,
             shapes,
             r.num_samples,
@@ -72,7 +74,6 @@ class Batcher:
 
     def __init__(
         self,
-        engine: Engine,
         metrics: Metrics,
         *,
         active: Callable[[], int] = lambda: 1,
@@ -82,7 +83,6 @@ class Batcher:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """active: how many clients may be asking right now; more than that is never waited for."""
-        self.engine = engine
         self.costs = CostModel()
         self._metrics = metrics
         self._max_batch = 1 if deterministic else max_batch
@@ -95,13 +95,13 @@ class Batcher:
         self._closing = False
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="engine")
 
-    async def submit(self, request: Request, budget_s: float = 0.0, rerank: bool = False) -> Decision:
-        """The decision; raises what the engine raised, or `DeadlineError` when `budget_s` passed before its turn came."""
+    async def submit(self, engine: Engine, request: Request, budget_s: float = 0.0, rerank: bool = False) -> Decision:
+        """The decision of `engine`; raises what it raised, or `DeadlineError` when `budget_s` passed before its turn came."""
         if self._closing:
             raise UnavailableError("the server is shutting down: ask another one, or start it again")
         now = self._clock()
         deadline = now + budget_s if budget_s > 0 else math.inf
-        waiting = _Waiting(request, rerank, now, deadline, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(engine, request, rerank, now, deadline, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         self._arrival.set()
         try:
@@ -116,9 +116,7 @@ class Batcher:
             if not self._queue:
                 await self._arrived()
             await self._company()
-            batch = self._next_batch()
-            if batch:
-                await self._decide(batch)
+            await self._serve_next()
         self._worker.shutdown()
 
     def close(self) -> None:
@@ -139,6 +137,12 @@ class Batcher:
         self._arrival.clear()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._arrival.wait(), timeout_s)
+
+    async def _serve_next(self) -> None:
+        # A function of its own, so that no batch, and no version with it, is kept until the next one comes.
+        batch = self._next_batch()
+        if batch:
+            await self._decide(batch)
 
     def _next_batch(self) -> list[_Waiting]:
         """Drop what is too late, choose K for the rest, and take the oldest bucket out of the queue."""
@@ -206,7 +210,8 @@ class Batcher:
                 waiting.answer.set_result(replace(decision, cuts=decision.cuts + waiting.cuts, timings_s=timings))
 
     async def _in_worker(self, batch: list[_Waiting]) -> list[Decision]:
-        decide = self.engine.rerank if batch[0].rerank else self.engine.decide
+        engine = batch[0].engine
+        decide = engine.rerank if batch[0].rerank else engine.decide
         requests = [waiting.request for waiting in batch]
         start = self._clock()
         decisions = await asyncio.get_running_loop().run_in_executor(self._worker, decide, requests)

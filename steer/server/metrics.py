@@ -27,6 +27,10 @@ class Metrics:
         self.dropped = Counter("steer_dropped", "Requests whose deadline passed in the queue", registry=to)
         self.cuts = Counter("steer_cuts", "Decisions with fewer candidates than asked", registry=to)
         self.sessions = Gauge("steer_sessions", "Open sessions", registry=to)
+        self.version = Gauge("steer_version", "Version of the followed run that is served", registry=to)
+        self.resident = Gauge("steer_resident_versions", "Versions in memory", registry=to)
+        self.swaps = Counter("steer_swaps", "Changes of the version that is served", registry=to)
+        self.refused = Counter("steer_refused_versions", "Versions not served: broken, or worse", ["why"], registry=to)
 
     def serve(self, host: str, port: int) -> None:
         """Publish on http://host:port/metrics."""

@@ -22,7 +22,6 @@ import numpy as np
 import structlog
 
 from steer.decision import Decision, Request
-from steer.engine import Engine
 from steer.errors import ConfigError, MissingExtraError, SpecError, SteerError, UnavailableError, UnsupportedError
 from steer.history import History
 from steer.observation import Observation, ObservationSpec, Task
@@ -32,6 +31,7 @@ from steer.robot import Frame
 from steer.selection import Selection
 from steer.server.batcher import Batcher
 from steer.server.metrics import Metrics
+from steer.server.residents import Pin, Residents
 from steer.spec import Array
 
 try:
@@ -64,10 +64,12 @@ class OpenpiConfig:
 
 
 class _Session:
-    """One connection: its frames so far, the seed of its next request, and how long the last answer took."""
+    """One connection: its frames so far, its episode, the seed of its next request, how long the last answer took."""
 
     def __init__(self, spec: ObservationSpec) -> None:
         self.history = History(spec)
+        self.pin = Pin()
+        self.episode = 0
         self.seed = 0
         self.busy = False
         self.last_used = time.monotonic()
@@ -75,6 +77,7 @@ class _Session:
 
     def reset(self) -> None:
         self.history.reset()
+        self.episode += 1
         self.seed = 0
 
 
@@ -83,7 +86,7 @@ class OpenpiEndpoint:
 
     def __init__(
         self,
-        engine: Engine,
+        residents: Residents,
         batcher: Batcher,
         metrics: Metrics,
         config: OpenpiConfig,
@@ -91,12 +94,13 @@ class OpenpiEndpoint:
         host: str,
         max_message_bytes: int,
     ) -> None:
-        self._engine = engine
+        self._residents = residents
         self._batcher = batcher
         self._metrics = metrics
         self._config = config
         self._host = host.removeprefix("[").removesuffix("]")
         self._max_message_bytes = max_message_bytes
+        engine = residents.engine
         self._spec = config.keys.renamed(engine.observation)
         self._check()
         self._num_samples = self._useful_samples()
@@ -106,7 +110,6 @@ class OpenpiEndpoint:
                 window=engine.observation.window,
                 steps_apart=config.execute or engine.horizon,
             )
-        self._metadata = codec.pack(protocol.announce(engine, config.keys, config.execute or engine.horizon))
         self._server: Server | None = None
         self._sessions: dict[ServerConnection, _Session] = {}
         self._stopping = False
@@ -157,6 +160,11 @@ class OpenpiEndpoint:
         now = time.monotonic()
         return sum(now - session.last_used < 1.0 for session in self._sessions.values())
 
+    def _metadata(self) -> bytes:
+        """What a connection is told first, of the version that is served now."""
+        engine = self._residents.engine
+        return codec.pack(protocol.announce(engine, self._config.keys, self._config.execute or engine.horizon))
+
     # -- one connection
 
     async def _serve(self, connection: ServerConnection) -> None:
@@ -166,7 +174,7 @@ class OpenpiEndpoint:
         session = self._sessions[connection] = _Session(self._spec)
         _log.info("openpi connection opened", peer=connection.remote_address)
         try:
-            await connection.send(self._metadata)
+            await connection.send(self._metadata())
             async for message in connection:
                 if not await self._exchange(connection, session, message):
                     return
@@ -209,12 +217,18 @@ class OpenpiEndpoint:
         message = codec.unpack_map(data, "observation")
         request = self._request(session, message)
         start = time.perf_counter()
-        decision = await self._batcher.submit(request)
+        with self._residents.deciding(session.pin, session.episode) as engine:
+            decision = await self._batcher.submit(engine, request)
         timing = {"infer_ms": 1e3 * (time.perf_counter() - start)}
         if session.last_total_ms is not None:
             timing["prev_total_ms"] = session.last_total_ms
         # A stock client slices every array of a reply along the steps: nothing else may be one, unless it was asked for.
-        reply: dict[str, Any] = {"actions": decision.chunk, "server_timing": timing}
+        reply: dict[str, Any] = {
+            "actions": decision.chunk,
+            "server_timing": timing,
+            "policy_version": decision.policy_version,
+            "critic_version": decision.critic_version,
+        }
         if "num_samples" in message:
             reply["candidates"] = _candidates(decision, request.num_samples)
         return codec.pack(reply)
@@ -225,7 +239,9 @@ class OpenpiEndpoint:
         seed = _integer(message, "seed", session.seed)
         session.seed += 1
         observation = self._observation(session, message)
-        arrays = {name: observation.arrays[self._config.keys.their(name)] for name in self._engine.observation.keys}
+        arrays = {
+            name: observation.arrays[self._config.keys.their(name)] for name in self._residents.engine.observation.keys
+        }
         request = Request(
             observation=replace(observation, arrays=arrays),
             task=Task(_text(message, "prompt")),
@@ -257,7 +273,7 @@ class OpenpiEndpoint:
 
     def _check(self) -> None:
         """Refuse at the start what every request would be refused for."""
-        engine, execute = self._engine, self._config.execute
+        engine, execute = self._residents.engine, self._config.execute
         if engine.policy is None:
             raise UnsupportedError("openpi's clients bring no candidates: serve a policy, or leave out --openpi-port")
         self._config.keys.check(engine.observation)
@@ -276,8 +292,9 @@ class OpenpiEndpoint:
 
     def _useful_samples(self) -> int:
         """Candidates to propose: more than one only where something can choose among them."""
-        assert self._engine.policy is not None
-        chooses = self._engine.critic is not None and self._engine.policy.spec.stochastic
+        engine = self._residents.engine
+        assert engine.policy is not None
+        chooses = engine.critic is not None and engine.policy.spec.stochastic
         return self._config.num_samples if chooses else 1
 
 

@@ -25,8 +25,10 @@ from steer.engine import Engine
 from steer.errors import ConfigError, UnavailableError
 from steer.server.batcher import Batcher
 from steer.server.experience import ExperienceService
+from steer.server.follow import Follower, Following
 from steer.server.incoming import MAX_SEGMENT_BYTES, Incoming
 from steer.server.metrics import Metrics
+from steer.server.residents import Residents
 from steer.server.service import SteeringService
 from steer.server.sessions import Sessions
 from steer.server.warm import warm
@@ -62,6 +64,8 @@ class ServerConfig:
     """Prometheus metrics on this port of the same host; 0: none."""
     warm_samples: int = 8
     """Candidates of the requests that warm the models, and the first measured cost."""
+    poll_s: float = 1.0
+    """Time between two looks at a run that is followed."""
     experience: Path | None = None
     """Take the episodes that robots record (`steer run --upload`) into this store; it is made if it is not there."""
     max_segment_bytes: int = MAX_SEGMENT_BYTES
@@ -80,22 +84,22 @@ _ANY_PORT = ServerConfig(address="127.0.0.1:0")
 
 
 class SteeringServer:
-    """One engine behind one port. Make, start and stop it on one event loop."""
+    """One engine, or the versions of a run, behind one port. Make, start and stop it on one event loop."""
 
     def __init__(
         self,
-        engine: Engine,
+        models: Engine | Residents,
         config: ServerConfig = _DEFAULTS,
         may_steer: bool | None = None,
         openpi: OpenpiConfig | None = None,
+        following: Following | None = None,
     ) -> None:
-        """openpi: answer openpi's clients as well."""
-        self._engine = engine
+        """openpi: answer openpi's clients as well. following: change the residents as the run goes on."""
+        self._residents = models if isinstance(models, Residents) else Residents(models)
         self._config = config
         self.metrics = Metrics()
         self._sessions = sessions = Sessions(config.idle_timeout_s)
         self._batcher = Batcher(
-            engine,
             self.metrics,
             active=self._active,
             max_batch=config.max_batch,
@@ -105,7 +109,7 @@ class SteeringServer:
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_options(config))
         service = SteeringService(
-            engine,
+            self._residents,
             self._batcher,
             sessions,
             self.metrics,
@@ -117,7 +121,9 @@ class SteeringServer:
         self._experience = None if config.experience is None else self._take_experience(config.experience)
         self._openpi = None if openpi is None else self._endpoint(openpi)
         self.openpi_address = ""
+        self._following = following
         self._serving: asyncio.Task[None] | None = None
+        self._follower: asyncio.Task[None] | None = None
 
     async def start(self) -> str:
         """Take the port, warm the models, accept calls; returns the address. Raises `UnavailableError` when a port is taken."""
@@ -127,17 +133,21 @@ class SteeringServer:
         if self._config.metrics_port:
             self.metrics.serve(self._config.host, self._config.metrics_port)
         self._serving = asyncio.create_task(self._batcher.run())
-        await warm(self._batcher, self._config.warm_samples)
+        await warm(self._batcher, self._residents.engine, self._config.warm_samples)
         await self._server.start()
         if self._openpi is not None:
             await self._openpi.start()
         for name in ("", SERVICE):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        if self._following is not None:
+            self._follower = asyncio.create_task(self._follow(self._following))
         return address
 
     async def stop(self) -> None:
         """Finish what was asked, within `drain_s`, and close."""
         await self._health.enter_graceful_shutdown()
+        if self._follower is not None:
+            self._follower.cancel()
         self._batcher.close()
         openpi = () if self._openpi is None else (self._openpi.stop(self._config.drain_s),)
         await asyncio.gather(self._server.stop(self._config.drain_s), *openpi)
@@ -152,12 +162,17 @@ class SteeringServer:
         experience_pb2_grpc.add_ExperienceServicer_to_server(service, self._server)
         return service
 
+    async def _follow(self, following: Following) -> None:
+        samples = self._config.warm_samples
+        follower = Follower(following, self._residents, self._batcher, self.metrics, samples=samples)
+        await follower.run(self._config.poll_s)
+
     def _endpoint(self, config: OpenpiConfig) -> OpenpiEndpoint:
         # Only here, because not everybody has a websocket library.
         from steer.server.openpi import OpenpiEndpoint
 
         return OpenpiEndpoint(
-            self._engine,
+            self._residents,
             self._batcher,
             self.metrics,
             config,
@@ -184,14 +199,15 @@ class SteeringServer:
 
 
 def serve(
-    engine: Engine,
+    models: Engine | Residents,
     config: ServerConfig = _DEFAULTS,
     may_steer: bool | None = None,
     announce: Callable[[str], None] = lambda address: None,
     openpi: OpenpiConfig | None = None,
+    following: Following | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then drain. `announce` is called with each address once calls are taken there."""
-    asyncio.run(_serve(lambda: SteeringServer(engine, config, may_steer, openpi), announce))
+    asyncio.run(_serve(lambda: SteeringServer(models, config, may_steer, openpi, following), announce))
 
 
 async def _serve(make: Callable[[], SteeringServer], announce: Callable[[str], None]) -> None:
@@ -217,10 +233,11 @@ def _on_signal(number: signal.Signals, stop: asyncio.Event) -> None:
 
 @contextmanager
 def running(
-    engine: Engine,
+    models: Engine | Residents,
     config: ServerConfig = _ANY_PORT,
     may_steer: bool | None = None,
     openpi: OpenpiConfig | None = None,
+    following: Following | None = None,
 ) -> Iterator[str]:
     """A server on a thread of this process; yields its address, of the openpi endpoint where there is one."""
     address: Future[str] = Future()
@@ -230,7 +247,7 @@ def running(
         event = asyncio.Event()
         stop.set_result((asyncio.get_running_loop(), event))
         try:
-            server = SteeringServer(engine, config, may_steer, openpi)
+            server = SteeringServer(models, config, may_steer, openpi, following)
             started = await server.start()
             address.set_result(server.openpi_address or started)
         except BaseException as error:  # noqa: BLE001 - raised again on the caller's thread

@@ -12,12 +12,13 @@ import grpc
 import structlog
 
 from steer import wire
+from steer.critic import Critic
 from steer.decision import Decision, Request
-from steer.engine import Engine
 from steer.errors import SteerError, UnsupportedError
 from steer.server.batcher import Batcher
 from steer.server.metrics import Metrics
-from steer.server.sessions import Sessions
+from steer.server.residents import Residents
+from steer.server.sessions import Session, Sessions
 from steer.steering import check_compatible
 from steer.v1 import steering_pb2, steering_pb2_grpc
 from steer.wire import Execution
@@ -34,7 +35,7 @@ class SteeringService(steering_pb2_grpc.SteeringServicer):
 
     def __init__(
         self,
-        engine: Engine,
+        residents: Residents,
         batcher: Batcher,
         sessions: Sessions,
         metrics: Metrics,
@@ -42,7 +43,7 @@ class SteeringService(steering_pb2_grpc.SteeringServicer):
         max_message_bytes: int,
         may_steer: bool | None = None,
     ) -> None:
-        self._engine = engine
+        self._residents = residents
         self._batcher = batcher
         self._sessions = sessions
         self._metrics = metrics
@@ -62,16 +63,18 @@ class SteeringService(steering_pb2_grpc.SteeringServicer):
         return await self._answer("Rerank", context, lambda: self._rerank(request))
 
     async def _describe(self) -> steering_pb2.DescribeResponse:
-        policy = self._engine.policy
+        engine = self._residents.engine
+        policy = engine.policy
         return steering_pb2.DescribeResponse(
-            observation=wire.observation_spec_to_message(self._engine.observation),
+            observation=wire.observation_spec_to_message(engine.observation),
             policy=None if policy is None else wire.policy_to_message(policy.spec, policy.version),
         )
 
     async def _open(self, message: steering_pb2.OpenRequest) -> steering_pb2.OpenResponse:
         robot = wire.robot_spec_from_message(message.robot)
         execution = wire.execution_from_message(message.execution) if message.HasField("execution") else Execution()
-        policy, critic = self._engine.policy, self._engine.critic
+        engine = self._residents.engine
+        policy, critic = engine.policy, engine.critic
         check_compatible(
             robot,
             None if policy is None else policy.spec,
@@ -80,23 +83,20 @@ class SteeringService(steering_pb2_grpc.SteeringServicer):
         )
         if policy is not None:
             policy.spec.check_request(execution.num_samples, execution.temperature, committed=0)
-        session = self._sessions.open(robot.name, execution, self._engine.observation)
+        session = self._sessions.open(robot.name, execution, engine.observation)
         self._metrics.sessions.set(len(self._sessions))
         _log.info("session opened", session=session.id, robot=robot.name, samples=execution.num_samples)
         return steering_pb2.OpenResponse(
             session=session.id,
-            observation=wire.observation_spec_to_message(self._engine.observation),
-            horizon=self._engine.horizon,
+            observation=wire.observation_spec_to_message(engine.observation),
+            horizon=engine.horizon,
             policy_version="" if policy is None else policy.version,
-            critic=self._critic_info(),
+            critic=None if critic is None else self._critic_info(critic),
             max_message_bytes=self._max_message_bytes,
             idle_timeout_s=self._sessions.idle_timeout_s,
         )
 
-    def _critic_info(self) -> steering_pb2.CriticInfo | None:
-        critic = self._engine.critic
-        if critic is None:
-            return None
+    def _critic_info(self, critic: Critic) -> steering_pb2.CriticInfo:
         spec = critic.spec
         return steering_pb2.CriticInfo(
             version=critic.version,
@@ -108,22 +108,24 @@ class SteeringService(steering_pb2_grpc.SteeringServicer):
         )
 
     async def _infer(self, message: steering_pb2.InferRequest) -> steering_pb2.InferResponse:
-        request = self._sessions.get(message.session).request(message)
-        if self._engine.policy is None:
+        session = self._sessions.get(message.session)
+        request = session.request(message)
+        if self._residents.engine.policy is None:
             raise UnsupportedError("this server has no policy: bring candidates and call Rerank")
-        return await self._decided(message, request, rerank=False)
+        return await self._decided(session, message, request, rerank=False)
 
     async def _rerank(self, message: steering_pb2.RerankRequest) -> steering_pb2.InferResponse:
         session = self._sessions.get(message.infer.session)
         candidates = wire.floats(wire.tensor_from_message(message.candidates, "candidates"), "candidates", 3)
         request = replace(session.request(message.infer), candidates=candidates, num_samples=max(1, len(candidates)))
-        return await self._decided(message.infer, request, rerank=True)
+        return await self._decided(session, message.infer, request, rerank=True)
 
     async def _decided(
-        self, message: steering_pb2.InferRequest, request: Request, rerank: bool
+        self, session: Session, message: steering_pb2.InferRequest, request: Request, rerank: bool
     ) -> steering_pb2.InferResponse:
         start = time.perf_counter()
-        decision: Decision = await self._batcher.submit(request, message.budget_s, rerank)
+        with self._residents.deciding(session.pin, message.episode) as engine:
+            decision: Decision = await self._batcher.submit(engine, request, message.budget_s, rerank)
         timings = {**decision.timings_s, "server": time.perf_counter() - start}
         return steering_pb2.InferResponse(
             session=message.session,

@@ -17,6 +17,7 @@ from steer import wire
 from steer.decision import Request
 from steer.errors import SessionError, SpecError, UnavailableError
 from steer.observation import Observation, ObservationSpec
+from steer.server.residents import Pin
 from steer.spec import Array
 from steer.v1 import steering_pb2
 from steer.wire import Execution
@@ -34,6 +35,7 @@ class Session:
     chunk: int = 0
     place: tuple[int, int] = (0, 0)
     window: Observation | None = field(default=None, repr=False)
+    pin: Pin = field(default_factory=Pin, repr=False)
 
     def request(self, message: steering_pb2.InferRequest) -> Request:
         """The complete request, its history rebuilt; raises `SessionError` when it is late, `SpecError` when it is malformed."""

@@ -193,4 +193,4 @@ def test_arithmetic_leaves_a_core_unless_it_is_told_otherwise(
 def test_nothing_to_serve(bench: Bench) -> None:
     code, output = bench.steer("serve").end()
     assert code == 2
-    assert "error: nothing to serve: give --policy, --critic, or both" in output
+    assert "error: nothing to serve: give --policy, --critic or both" in output

@@ -58,7 +58,6 @@ class Bench:
     ) -> None:
         self.engine, self.clock, self.metrics = GatedEngine(), FakeClock(), Metrics()
         self.batcher = Batcher(
-            self.engine,
             self.metrics,
             active=lambda: active,
             max_batch=max_batch,
@@ -80,12 +79,12 @@ class Bench:
     async def occupied(self) -> asyncio.Task[Decision]:
         """A request that is in the engine until the gate opens, so that the next ones queue up."""
         self.engine.gate.clear()
-        first = asyncio.create_task(self.batcher.submit(request(1000, samples=2)))
+        first = asyncio.create_task(self.batcher.submit(self.engine, request(1000, samples=2)))
         await asyncio.to_thread(self.engine.entered.wait, 10)
         return first
 
     async def queued(self, *requests: Request, budget_s: float = 0.0) -> list[asyncio.Task[Decision]]:
-        tasks = [asyncio.create_task(self.batcher.submit(r, budget_s)) for r in requests]
+        tasks = [asyncio.create_task(self.batcher.submit(self.engine, r, budget_s)) for r in requests]
         await asyncio.sleep(0)
         return tasks
 
@@ -195,7 +194,7 @@ def test_candidates_are_cut_to_what_the_time_allows_and_the_decision_says_so(
     async def work(bench: Bench) -> Decision:
         for samples in (1, 32):
             bench.batcher.costs.observe(samples, 0.01 * samples)
-        return await bench.batcher.submit(request(0, samples=32), budget_s)
+        return await bench.batcher.submit(bench.engine, request(0, samples=32), budget_s)
 
     decision = Bench().run(work)
     assert len(decision.candidates) == kept
@@ -206,7 +205,7 @@ def test_candidates_are_cut_to_what_the_time_allows_and_the_decision_says_so(
 def test_deterministic_never_cuts() -> None:
     async def work(bench: Bench) -> Decision:
         bench.batcher.costs.observe(32, 10.0)
-        return await bench.batcher.submit(request(0, samples=32), 0.1)
+        return await bench.batcher.submit(bench.engine, request(0, samples=32), 0.1)
 
     decision = Bench(deterministic=True).run(work)
     assert (len(decision.candidates), decision.cuts) == (32, ())
@@ -275,7 +274,7 @@ def test_closing_answers_what_is_queued_and_takes_no_more() -> None:
         (queued,) = await bench.queued(request(0))
         bench.batcher.close()
         with pytest.raises(UnavailableError, match="shutting down"):
-            await bench.batcher.submit(request(1))
+            await bench.batcher.submit(bench.engine, request(1))
         bench.engine.gate.set()
         await first
         return await queued
@@ -285,7 +284,7 @@ def test_closing_answers_what_is_queued_and_takes_no_more() -> None:
 
 def test_timings_name_the_queue_and_the_engine() -> None:
     async def work(bench: Bench) -> Decision:
-        return await bench.batcher.submit(request(0))
+        return await bench.batcher.submit(bench.engine, request(0))
 
     assert {"queue", "engine", "propose", "score"} <= Bench().run(work).timings_s.keys()
 

@@ -110,7 +110,8 @@ def test_the_metadata_comes_first_and_names_what_is_wanted(address: str) -> None
 def test_the_reply_is_the_steered_chunk_and_no_other_array(address: str) -> None:
     with robot(address) as (connection, _):
         reply = ask(connection, {"state": state(), "prompt": "stack the cubes", "unknown": np.zeros(2)})
-        assert set(reply) == {"actions", "server_timing"}
+        assert set(reply) == {"actions", "server_timing", "policy_version", "critic_version"}
+        assert (reply["policy_version"], reply["critic_version"]) == ("fake-policy-1", "fake-critic-1")
         assert set(reply["server_timing"]) == {"infer_ms"}
         np.testing.assert_array_equal(reply["actions"], decided([state()], seed=0))
         assert set(ask(connection, {"state": state()})["server_timing"]) == {"infer_ms", "prev_total_ms"}
@@ -167,7 +168,7 @@ def test_another_steer_gets_candidates_when_it_asks(address: str) -> None:
     asked = {"state": window, "mask": np.ones(2, np.bool_), "num_samples": 5, "seed": 3, "temperature": 0.5}
     with robot(address) as (connection, _):
         reply = ask(connection, asked)
-    assert set(reply) == {"actions", "candidates", "server_timing"}
+    assert set(reply) == {"actions", "candidates", "server_timing", "policy_version", "critic_version"}
     assert reply["candidates"].shape == (5, 4, 3)
     np.testing.assert_array_equal(reply["actions"], reply["candidates"][0])
 
