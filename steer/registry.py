@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlparse
 
 from steer.checkpoints import read_checkpoint
 from steer.critic import Critic
+from steer.description import Description
 from steer.engine import Engine
 from steer.errors import ConfigError, MissingExtraError
 from steer.model_name import ModelName
@@ -58,12 +59,18 @@ class Trainable:
 
 @dataclass(frozen=True)
 class Family:
-    """One kind of model: how it is loaded and, if at all, trained."""
+    """One kind of model: how it is loaded and, if at all, trained.
+
+    describe: what `steer inspect` says of a format that is not ours, without making a model of it.
+    convert: makes such a checkpoint one of our folders, and returns its version.
+    """
 
     kind: str
     summary: str
     load: Callable[[ModelName], Any]
     trainable: Trainable | None = None
+    describe: Callable[[ModelName], Description] | None = None
+    convert: Callable[[ModelName, Path], str] | None = None
 
 
 def policy(text: str) -> Policy:
@@ -98,6 +105,15 @@ def refiner(text: str, critic: Critic) -> Refiner:
     name = ModelName.parse(text if ":" in text else f"{text}:")
     create: Callable[[Critic, str, Mapping[str, str]], Refiner] = _load(REFINERS, name.kind)
     return create(critic, name.place, name.options)
+
+
+def family_of(kind: str) -> Family:
+    """The family of policies or critics registered as `kind`."""
+    groups = [group for group in (POLICIES, CRITICS) if kind in _entries(group)]
+    if not groups:
+        known = sorted({*_entries(POLICIES), *_entries(CRITICS)})
+        raise ConfigError(f"unknown kind {kind!r}: installed are {known}; write kind:place")
+    return family(groups[0], kind)
 
 
 def engine(policy_name: str = "", critic_name: str = "", refiner_name: str = "") -> Engine:

@@ -17,6 +17,8 @@ from steer.registry import Family
 
 if TYPE_CHECKING:
     from critics.vgps.critic import VGPSCritic
+    from critics.vgps.language import InstructionEncoder
+    from steer.description import Description
 
 OPTIONS = ("bounds", "embeddings", "robot", "key", "device", "gamma")
 STATED = ("image_size", "pooling", "activation", "groups", "softmax_temperature")
@@ -30,31 +32,57 @@ def load(name: ModelName) -> VGPSCritic:
     robot: a sidecar that states what the actions mean. key: the observation's image.
     image_size: 256 (default), HEIGHTxWIDTH, or "any" for images as they come.
     gamma, pooling, activation, groups, softmax_temperature: where a checkpoint differs from the released one.
+    One of our own folders holds all that; it takes embeddings (instead of its own table) and device.
     """
-    for package in ("torch", "msgpack"):
-        if find_spec(package) is None:
-            raise MissingExtraError(package, "train", "a V-GPS critic")
+    _require()
     from critics.vgps.critic import GAMMA, VGPSCritic
-    from critics.vgps.language import make_instruction_encoder
 
-    path = Path(name.place)
-    device = name.options.get("device", "cpu")
+    path, options = Path(name.place), name.options
+    device = options.get("device", "cpu")
     if (path / "config.json").exists():
-        name.refuse_unknown("device")
-        return VGPSCritic.load(path).to(device)
+        name.refuse_unknown("device", "embeddings")
+        return VGPSCritic.load(path, _instructions(options)).to(device)
     name.refuse_unknown(*OPTIONS, *STATED)
-    if "bounds" not in name.options:
+    if "bounds" not in options:
         raise ConfigError(f"{name}: a V-GPS critic maps actions by fixed bounds: add ?bounds=bridge, fractal or a file")
-    options = name.options
     return VGPSCritic.from_flax(
         path,
         read_bounds(options["bounds"]),
-        make_instruction_encoder(options["embeddings"]) if "embeddings" in options else None,
+        _instructions(options),
         stated=_stated(options),
         key=options.get("key", "image"),
         action=read_action(Path(options["robot"])) if "robot" in options else None,
         gamma=number(options, "gamma", GAMMA),
     ).to(device)
+
+
+def describe(name: ModelName) -> Description:
+    """What a published checkpoint says of itself, see `critics.vgps.describe`."""
+    _require()
+    from critics.vgps.describe import describe as describe_published
+
+    name.refuse_unknown(*OPTIONS, *STATED)
+    return describe_published(name, _stated(name.options))
+
+
+def convert(name: ModelName, out: Path) -> str:
+    """Keep of a published agent what scoring needs, with the embedding table, as one of our own folders."""
+    critic = load(name)
+    return critic.save(
+        out, f"# V-GPS critic\n\nFrom {Path(name.place).name}: the target network of a published agent.\n"
+    )
+
+
+def _require() -> None:
+    for package in ("torch", "msgpack"):
+        if find_spec(package) is None:
+            raise MissingExtraError(package, "train", "a V-GPS critic")
+
+
+def _instructions(options: Mapping[str, str]) -> InstructionEncoder | None:
+    from critics.vgps.language import make_instruction_encoder
+
+    return make_instruction_encoder(options["embeddings"]) if "embeddings" in options else None
 
 
 def _stated(options: Mapping[str, str]) -> Stated:
@@ -82,4 +110,6 @@ FAMILY = Family(
     kind="vgps",
     summary="published V-GPS value functions: language-conditioned Cal-QL over images (Nakamoto et al. 2024)",
     load=load,
+    describe=describe,
+    convert=convert,
 )

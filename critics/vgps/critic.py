@@ -36,6 +36,8 @@ from steer.transforms import Pipeline
 KIND = "vgps"
 GAMMA = 0.98
 """Discount of the released checkpoint."""
+PUBLISHED_SCORES = ("state", "target_params", "modules_critic")
+"""Where a published agent keeps the network whose scores were published."""
 _TABLE = "language.embeddings"
 
 
@@ -113,8 +115,8 @@ class VGPSCritic:
         return cls(VGPSConfig(network.config, bounds, key), network, instructions, action, gamma=gamma)
 
     @classmethod
-    def load(cls, path: Path) -> VGPSCritic:
-        """Read one of our own checkpoint folders."""
+    def load(cls, path: Path, instructions: InstructionEncoder | None = None) -> VGPSCritic:
+        """Read one of our own checkpoint folders. instructions: instead of the table that lies in it."""
         checkpoint = read_checkpoint(path)
         require_kind(checkpoint, KIND)
         config = from_json(VGPSConfig, checkpoint.config, f"{path}: config")
@@ -125,13 +127,13 @@ class VGPSCritic:
         wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
         table = (len(config.instructions), config.network.encoder.text_size)
         require_weights(checkpoint, wanted | ({_TABLE: table} if config.instructions else {}))
-        encoder: InstructionEncoder | None = None
-        if config.instructions:
-            encoder = EmbeddingTable(config.instructions, weights.pop(_TABLE))
-        elif config.network.encoder.text_size:
-            encoder = make_instruction_encoder("")
+        stored = weights.pop(_TABLE, None)
+        if instructions is None and stored is not None:
+            instructions = EmbeddingTable(config.instructions, stored)
+        elif instructions is None and config.network.encoder.text_size:
+            instructions = make_instruction_encoder("")
         put(network, {name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
-        return cls(config, network, encoder, spec.action, checkpoint.version, spec.gamma)
+        return cls(config, network, instructions, spec.action, checkpoint.version, spec.gamma)
 
     def save(self, path: Path, card: str = "") -> str:
         """Write one of our own checkpoint folders, with the embedding table where there is one; returns its version."""

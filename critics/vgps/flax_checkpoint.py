@@ -1,7 +1,6 @@
 """Reads some of the arrays of a Flax checkpoint, and skips the rest of the file without unpacking it.
 
-On disk a checkpoint is one MessagePack map of maps. A leaf array is an extension of type 1 whose payload is again MessagePack:
-`[shape, dtype name, raw little-endian bytes]` in C order; a type 3 is a numpy scalar of the same form. Two forms are in use:
+On disk a checkpoint is one MessagePack map of maps whose leaves are arrays (`steer.flax_arrays`). Two forms are in use:
 
     checkpoint_500000/checkpoint    directory form (what Orbax writes in its "aggregate" mode), `_METADATA` beside it
     checkpoint_500000               single-file form (what flax itself writes)
@@ -20,10 +19,9 @@ import msgpack
 import numpy as np
 
 from steer.errors import CheckpointError
+from steer.flax_arrays import unpack_array
 from steer.spec import Array
 
-ARRAY_EXTENSIONS = (1, 3)
-_DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint32", "uint8", "bool")
 _SLICE_BYTES = 1 << 20
 _LARGEST_LEAF_BYTES = 2**31 - 1
 
@@ -62,7 +60,7 @@ def _subtree(file: Path, path: Sequence[str]) -> Any:
                 stream,
                 read_size=_SLICE_BYTES,
                 max_buffer_size=_LARGEST_LEAF_BYTES,
-                ext_hook=_array,
+                ext_hook=unpack_array,
                 strict_map_key=False,
             )
             _descend(unpacker, path, file)
@@ -98,13 +96,3 @@ def _flatten(node: Any, prefix: str, file: Path) -> Iterator[tuple[str, Array]]:
             yield from _flatten(node.pop(key), f"{prefix}/{key}" if prefix else str(key), file)
     else:
         raise CheckpointError(f"{file}: {prefix} is {str(node)[:60]!r}, expected an array stored in this very file")
-
-
-def _array(code: int, payload: bytes) -> Array:
-    if code not in ARRAY_EXTENSIONS:
-        raise ValueError(f"extension type {code}, expected one of {ARRAY_EXTENSIONS}")
-    shape, dtype, data = msgpack.unpackb(payload, max_bin_len=len(payload))
-    # By this list, not by what numpy knows: that grows with the packages that are imported.
-    if dtype not in _DTYPES:
-        raise ValueError(f"array of {dtype!r}, expected one of {list(_DTYPES)}")
-    return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).reshape(shape)

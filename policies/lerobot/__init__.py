@@ -9,15 +9,21 @@ what LeRobot does not (see `policies.lerobot.features`); a critic needs it.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from policies.lerobot.environment import find_python
 from policies.lerobot.features import DEFAULT_RATE_HZ
 from policies.lerobot.folder import check_folder
 from policies.lerobot.policy import Launch, LeRobotPolicy
+from steer.errors import MissingExtraError
 from steer.model_name import ModelName
 from steer.options import number
 from steer.registry import Family
+
+if TYPE_CHECKING:
+    from steer.description import Description
 
 OPTIONS = ("device", "python", "tokenizer", "rate_hz", "start_timeout_s", "timeout_s")
 
@@ -43,8 +49,18 @@ def load(name: ModelName) -> LeRobotPolicy:
     return LeRobotPolicy(launch)
 
 
+def describe(name: ModelName) -> Description:
+    """What a checkpoint says of itself; needs no worker. See `policies.lerobot.describe`."""
+    if find_spec("safetensors") is None:
+        raise MissingExtraError("safetensors", "train", "reading a LeRobot checkpoint")
+    from policies.lerobot.describe import describe as describe_folder
+
+    return describe_folder(name, OPTIONS)
+
+
 FAMILY = Family(
     kind="lerobot",
     summary="LeRobot 0.4.4 checkpoints (diffusion, ACT and others), in a process of LeRobot's environment",
     load=load,
+    describe=describe,
 )

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lerobot.policies.factory import make_pre_post_processors  # type: ignore[import-not-found]  # of LeRobot's environment
-from safetensors.numpy import load_file
 
-from policies.lerobot.features import ACTION
-from policies.lerobot.steps import POST, PRE, UNNORMALIZER, read_steps, state_file
+from policies.lerobot.steps import POST, PRE, action_statistics, read_steps, rename_map
 from steer.spec import Array
 
 
@@ -41,11 +39,4 @@ def load_processors(folder: Path, config: Any, device: str, tokenizer: str = "")
             step["registry_name"]: {"device": device} for step in after if step["registry_name"] == "device_processor"
         },
     )
-    rename: Mapping[str, str] = next(
-        (s["config"]["rename_map"] for s in before if s["registry_name"].startswith("rename_")), {}
-    )
-    statistics = state_file(folder / POST, after, UNNORMALIZER)
-    values = {} if statistics is None else load_file(statistics)
-    return Processors(
-        pre, post, rename, {name: value for name, value in values.items() if name.startswith(f"{ACTION}.")}
-    )
+    return Processors(pre, post, rename_map(before), action_statistics(folder))

@@ -9,8 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from policies.lerobot.features import read_json
+from safetensors.numpy import load_file
+
+from policies.lerobot.features import ACTION, read_json
 from steer.errors import CheckpointError
+from steer.spec import Array
 
 PRE, POST = "policy_preprocessor.json", "policy_postprocessor.json"
 NORMALIZER, UNNORMALIZER = "normalizer_processor", "unnormalizer_processor"
@@ -46,6 +49,14 @@ def read_steps(path: Path) -> list[dict[str, Any]]:
     return steps
 
 
+def rename_map(steps: list[dict[str, Any]]) -> dict[str, str]:
+    """What a pre-processor calls its inputs: raw name -> the policy's."""
+    found: dict[str, str] = next(
+        (step["config"]["rename_map"] for step in steps if step["registry_name"].startswith("rename_")), {}
+    )
+    return found
+
+
 def state_file(path: Path, steps: list[dict[str, Any]], name: str) -> Path | None:
     """The statistics of the step called `name`, beside the pipeline file `path`; None where there is no such step or file."""
     stated = next((step.get("state_file") for step in steps if step["registry_name"] == name), None)
@@ -54,3 +65,10 @@ def state_file(path: Path, steps: list[dict[str, Any]], name: str) -> Path | Non
     if Path(str(stated)).name != stated:
         raise CheckpointError(f"{path}: state file {stated!r} lies outside the checkpoint: nothing there is read")
     return path.with_name(stated)
+
+
+def action_statistics(folder: Path) -> dict[str, Array]:
+    """ "action.min" and so on -> [A]; empty where the post-processor does not un-normalise."""
+    statistics = state_file(folder / POST, read_steps(folder / POST), UNNORMALIZER)
+    values = {} if statistics is None else load_file(statistics)
+    return {name: value for name, value in values.items() if name.startswith(f"{ACTION}.")}

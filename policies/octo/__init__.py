@@ -14,6 +14,7 @@ from steer.registry import Family
 
 if TYPE_CHECKING:
     from policies.octo.policy import OctoPolicy
+    from steer.description import Description
 
 
 def load(name: ModelName) -> OctoPolicy:
@@ -28,12 +29,24 @@ def load(name: ModelName) -> OctoPolicy:
     window: frames of history (as in training). crop: yes takes the centre of the first camera's image (no).
     CAMERA (primary, wrist): the observation key of that camera; an empty one leaves it out.
     """
-    for package in ("jax", "msgpack"):
-        if find_spec(package) is None:
-            raise MissingExtraError(package, "jax", "running an Octo policy")
+    _require("running an Octo policy", "jax", "msgpack")
     from policies.octo.load import load_policy
 
     return load_policy(name)
 
 
-FAMILY = Family(kind="octo", summary="Octo 1.0 and 1.5 in JAX (Ghosh et al. 2024)", load=load)
+def describe(name: ModelName) -> Description:
+    """What a checkpoint says of itself, see `policies.octo.describe`."""
+    _require("reading an Octo checkpoint", "msgpack")
+    from policies.octo.describe import describe as describe_published
+
+    return describe_published(name)
+
+
+def _require(purpose: str, *packages: str) -> None:
+    for package in packages:
+        if find_spec(package) is None:
+            raise MissingExtraError(package, "jax", purpose)
+
+
+FAMILY = Family(kind="octo", summary="Octo 1.0 and 1.5 in JAX (Ghosh et al. 2024)", load=load, describe=describe)

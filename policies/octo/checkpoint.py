@@ -2,7 +2,7 @@
 
     config.json  dataset_statistics.json  example_batch.msgpack  STEP/default/checkpoint
 
-`checkpoint` is one MessagePack document: nested names, and arrays as extensions of type 1 that hold (shape, dtype, bytes).
+`checkpoint` is one MessagePack document: nested names, and arrays (`steer.flax_arrays`).
 Everything else in the folder (marks of a finished upload, `_METADATA`) is left alone.
 """
 
@@ -23,9 +23,7 @@ from policies.octo.config import T5_BY_NAME, OctoConfig, T5Config, parse_config
 from policies.octo.shapes import TRANSFORMER, image_tokens, parameter_shapes
 from policies.octo.statistics import Statistics, read_statistics
 from steer.errors import CheckpointError
-
-_ARRAY = 1
-_TYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
+from steer.flax_arrays import unpack_array
 
 
 @dataclass(frozen=True)
@@ -67,16 +65,7 @@ def read_octo(folder: Path, step: int | None = None) -> OctoCheckpoint:
 
 def unpack_arrays(packed: bytes) -> Any:
     """Nested dictionaries of arrays from MessagePack. Raises `ValueError` for anything that is not that."""
-    return msgpack.unpackb(packed, ext_hook=_extension, strict_map_key=False)
-
-
-def _extension(code: int, data: bytes) -> NDArray[Any]:
-    if code != _ARRAY:
-        raise ValueError(f"extension of type {code}, expected arrays (type {_ARRAY}) only")
-    shape, dtype, raw = msgpack.unpackb(data)
-    if dtype not in _TYPES:
-        raise ValueError(f"array of {dtype!r}, expected one of {list(_TYPES)}")
-    return np.frombuffer(raw, np.dtype(dtype).newbyteorder("<")).reshape(shape)
+    return msgpack.unpackb(packed, ext_hook=unpack_array, strict_map_key=False)
 
 
 def _weights_file(folder: Path, step: int | None) -> Path:

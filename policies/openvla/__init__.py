@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from policies.openvla.policy import OpenVlaPolicy
     from steer.checkpoints import Checkpoint
     from steer.data.frames import Frames
+    from steer.description import Description
 
 
 def load(name: ModelName) -> OpenVlaPolicy | TokenChunkPolicy:
@@ -38,6 +39,14 @@ def load(name: ModelName) -> OpenVlaPolicy | TokenChunkPolicy:
     from policies.openvla.published import load_published
 
     return load_published(name)
+
+
+def describe(name: ModelName) -> Description:
+    """What a published folder says of itself, see `policies.openvla.describe`."""
+    _require("reading an OpenVLA folder")
+    from policies.openvla.describe import describe as describe_published
+
+    return describe_published(name)
 
 
 def objective(
@@ -66,4 +75,5 @@ FAMILY = Family(
     summary="Actions as tokens of a language model (Kim et al. 2024)",
     load=load,
     trainable=Trainable(TokenChunkConfig, objective, chunk_sampler),
+    describe=describe,
 )

@@ -107,10 +107,10 @@ def part_file(path: Path, part: str) -> Path | None:
     return found[0] if found else None
 
 
-def read_part(file: Path) -> dict[str, Tensor]:
-    """The tensors of a part, without the wrapper's prefix. Nothing but tensors is unpickled."""
+def read_part(file: Path, device: str = "cpu") -> dict[str, Tensor]:
+    """The tensors of a part, without the wrapper's prefix. Nothing but tensors is unpickled. device "meta": shapes alone."""
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        content = torch.load(file, map_location=device, weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
         raise CheckpointError(f"{file}: not readable as a state dict ({error}): copy the checkpoint again") from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -64,8 +64,8 @@ def load_published(name: ModelName) -> OpenVlaPolicy:
     path, options = Path(name.place), name.options
     config = read_config(path)
     key = choose_dataset(config.statistics, options.get("unnorm_key", ""), str(path))
-    parallel = _parallel(path, options)
-    statistics = _statistics(config, path, key, "action", parallel)
+    parallel = is_parallel(path, options)
+    statistics = statistics_for(config, path, key, "action", parallel)
     model = load_model(config, path, options.get("device", "cpu"), dtype_of(options.get("dtype", config.dtype)))
     bins = ActionBins(config.vocab_size, config.action_bins)
     top_k = integer(options, "top_k", 0)
@@ -73,11 +73,11 @@ def load_published(name: ModelName) -> OpenVlaPolicy:
     proprio = None
     if parallel:
         layout = _layout(path, model, statistics.size, options)
-        proprio = None if layout.proprio is None else _statistics(config, path, key, "proprio", parallel)
+        proprio = None if layout.proprio is None else statistics_for(config, path, key, "proprio", parallel)
         head = load_head(path, layout, bins, integer(options, "diffusion_steps", 50), top_k)
     inputs = _inputs(config, path, options, head, proprio)
     spec = PolicySpec(
-        observation=_observation(inputs),
+        observation=observation_spec(inputs.views, inputs.state, proprio),
         action=action_spec(path, statistics, options),
         horizon=head.horizon,
         stochastic=head.stochastic,
@@ -90,14 +90,20 @@ def load_published(name: ModelName) -> OpenVlaPolicy:
 def load_model(config: PublishedConfig, path: Path, device: str, dtype: torch.dtype) -> OpenVlaModel:
     """The modules with the folder's weights, ready to run."""
     target = torch.device(device)
+    model, unused = empty_model(config)
+    load_weights(model, path, target, dtype, unused)
+    restore_rotary(model.language_model, target)
+    return model.eval().requires_grad_(False)
+
+
+def empty_model(config: PublishedConfig) -> tuple[OpenVlaModel, set[str]]:
+    """The modules without memory, and the names in a folder's files that they do without."""
     with torch.device("meta"):
         model = OpenVlaModel(config)
     complete = set(model.state_dict())
     for tower in model.vision_backbone.towers:
         tower.drop_unused()
-    load_weights(model, path, target, dtype, complete - set(model.state_dict()))
-    restore_rotary(model.language_model, target)
-    return model.eval().requires_grad_(False)
+    return model, complete - set(model.state_dict())
 
 
 def dtype_of(text: str) -> torch.dtype:
@@ -118,7 +124,7 @@ def action_spec(path: Path, statistics: Statistics, options: Mapping[str, str]) 
     return draft_robot(path.name, statistics.bounds.astype("float32"), (), rate).action
 
 
-def _parallel(path: Path, options: Mapping[str, str]) -> bool:
+def is_parallel(path: Path, options: Mapping[str, str]) -> bool:
     """Whether all tokens come from one pass (OpenVLA-OFT). Raises `ConfigError` where a head can do nothing else."""
     has_head = is_oft(path)
     decoding = options.get("decoding", "parallel" if has_head else "sequential")
@@ -129,7 +135,8 @@ def _parallel(path: Path, options: Mapping[str, str]) -> bool:
     return decoding == "parallel"
 
 
-def _statistics(config: PublishedConfig, path: Path, key: str, part: str, parallel: bool) -> Statistics:
+def statistics_for(config: PublishedConfig, path: Path, key: str, part: str, parallel: bool) -> Statistics:
+    """Of the data set `key`, scaled as the folder's kind scales. part: "action" or "proprio"."""
     percentiles = read_statistics(config.statistics, key, part, str(path), margin=_OFT_MARGIN if parallel else 0.0)
     if parallel and percentiles.size == _ALOHA_AXES:
         return read_statistics(config.statistics, key, part, str(path), "min_max", _OFT_MARGIN)
@@ -144,7 +151,7 @@ def _layout(path: Path, model: OpenVlaModel, axes: int, options: Mapping[str, st
 def _inputs(
     config: PublishedConfig, path: Path, options: Mapping[str, str], head: Head, proprio: Statistics | None
 ) -> Inputs:
-    views = names(options, "views") or (("image",) if proprio is None else ("image", "wrist_image"))
+    views = view_names(options, proprio is not None)
     room = config.max_positions - len(views) * config.towers[0].num_patches - head.num_positions
     prompt, default = options.get("prompt", "openvla"), options.get("instruction", "")
     return Inputs(
@@ -157,6 +164,11 @@ def _inputs(
     )
 
 
+def view_names(options: Mapping[str, str], has_proprio: bool) -> tuple[str, ...]:
+    """Image keys; models with proprioception were made with a wrist camera as well."""
+    return names(options, "views") or (("image", "wrist_image") if has_proprio else ("image",))
+
+
 def _truth(options: Mapping[str, str], key: str) -> bool:
     text = options.get(key, "false")
     if text not in ("true", "false"):
@@ -164,11 +176,11 @@ def _truth(options: Mapping[str, str], key: str) -> bool:
     return text == "true"
 
 
-def _observation(inputs: Inputs) -> ObservationSpec:
+def observation_spec(views: Sequence[str], state: str, proprio: Statistics | None) -> ObservationSpec:
     """Images of any size, and the proprioception where the model has it."""
-    arrays = [ArraySpec(view, "uint8", (-1, -1, 3)) for view in inputs.views]
-    if inputs.proprio is not None:
-        arrays.append(ArraySpec(inputs.state, "float32", (inputs.proprio.size,)))
+    arrays = [ArraySpec(view, "uint8", (-1, -1, 3)) for view in views]
+    if proprio is not None:
+        arrays.append(ArraySpec(state, "float32", (proprio.size,)))
     return ObservationSpec(tuple(arrays))
 
 

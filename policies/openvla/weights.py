@@ -28,20 +28,26 @@ def load_weights(
 
     Raises `CheckpointError` that lists tensors that are missing, misshapen or too many.
     """
-    files = weight_files(path)
-    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    skipped = tuple(unused)
+    check_weights(module, path, unused)
+    wanted = module.state_dict()
     loaded: dict[str, Tensor] = {}
-    found: dict[str, tuple[int, ...]] = {}
-    for file in files:
-        found.update(_shapes(file))
-    check_shapes(str(path), wanted, {n: s for n, s in found.items() if n in wanted or not n.startswith(skipped)})
-    for file in files:
+    for file in weight_files(path):
         with safe_open(file, framework="pt", device=str(device)) as shard:
             for name in shard.keys():  # noqa: SIM118  # it is no mapping
                 if name in wanted:
                     loaded[name] = shard.get_tensor(name).to(dtype)
     module.load_state_dict(loaded, assign=True)
+
+
+def check_weights(module: nn.Module, path: Path, unused: Iterable[str] = ()) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of every tensor in the folder, read from the headers; raises `CheckpointError` as `load_weights` does."""
+    found: dict[str, tuple[int, ...]] = {}
+    for file in weight_files(path):
+        found.update(_shapes(file))
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    skipped = tuple(unused)
+    check_shapes(str(path), wanted, {n: s for n, s in found.items() if n in wanted or not n.startswith(skipped)})
+    return found
 
 
 def weight_files(path: Path) -> list[Path]:

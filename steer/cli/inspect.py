@@ -1,4 +1,4 @@
-"""`steer inspect PLACE`: what a checkpoint, an episode store or an environment says of itself."""
+"""`steer inspect PLACE`: what a checkpoint (ours or a published one), an episode store or an environment says of itself."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from steer import registry
 from steer.action import ActionSpec
 from steer.checkpoints import Checkpoint, read_checkpoint
 from steer.data.replay_buffer import is_replay_buffer
 from steer.data.store import EpisodeStore
+from steer.description import Description
 from steer.environment import Environment
 from steer.errors import CheckpointError, ConfigError
+from steer.files import write_text
 from steer.model_name import ModelName
 from steer.observation import ObservationSpec
 from steer.robot import RobotSpec, write_robot
@@ -26,14 +30,14 @@ from steer.serial import from_json, to_json
 
 @dataclass(frozen=True)
 class Inspect:
-    """Print kind, version, specs, configuration and verdict of a checkpoint; or the content of an episode store."""
+    """Print what a checkpoint says of itself, and what it leaves open; or the content of an episode store."""
 
     place: Annotated[str, tyro.conf.Positional] = ""
-    """A checkpoint folder (or its name kind:place), or an episode store."""
+    """A checkpoint folder, a model's name (openvla:PATH?unnorm_key=bridge_orig), or an episode store."""
     env: str = ""
     """A gymnasium environment instead: print the robot that its spaces describe."""
     draft: Path | None = None
-    """With --env: write that description to this file, to be completed by hand ("unknown" fields)."""
+    """Write what a person has to complete ("unknown" fields) to this file: with --env the robot, else a model's sidecar."""
     json: bool = False
     """Print JSON instead of tables."""
 
@@ -46,7 +50,17 @@ class Inspect:
         elif (Path(self.place) / "store.json").exists() or is_replay_buffer(Path(self.place)):
             _store(console, EpisodeStore.open(Path(self.place)), self.json)
         else:
-            _checkpoint(console, read_checkpoint(_folder(self.place)), self.json)
+            self._model(console)
+
+    def _model(self, console: Console) -> None:
+        """One of our checkpoint folders, or whatever another kind can tell."""
+        name = ModelName.parse(self.place)
+        if not (Path(name.place) / "manifest.json").exists():
+            _published(console, name, self.json, self.draft)
+        elif self.draft is not None:
+            raise ConfigError(f"{name.place}: one of our own folders leaves nothing open: leave --draft out")
+        else:
+            _checkpoint(console, read_checkpoint(Path(name.place)), self.json)
 
     def _environment(self, console: Console) -> None:
         environment = Environment(self.env)
@@ -61,14 +75,63 @@ class Inspect:
             _robot(console, robot)
 
 
-def _folder(place: str) -> Path:
-    path = Path(place)
-    if path.exists():
-        return path
-    named = Path(ModelName.parse(place).place)
-    if not named.exists():
-        raise CheckpointError(f"{named}: no such folder: give a checkpoint folder or an episode store")
-    return named
+def _published(console: Console, name: ModelName, as_json: bool, draft: Path | None) -> None:
+    described = _described(name)
+    if draft is not None:
+        _write_draft(console, name, described, draft)
+        return
+    left = {f"?{option}=": list(values) for option, values in described.choices.items()}
+    if as_json:
+        parts = {"observation": described.observation, "action": described.action}
+        specs = {key: to_json(part) for key, part in parts.items() if part is not None}
+        print(
+            json.dumps({"kind": name.kind, **described.facts, **specs, "choices": left, "unknown": described.unknown})
+        )
+        return
+    console.print(f"[bold]{name.place}[/]  kind {name.kind}")
+    if described.action is not None:
+        _action(console, described.action)
+    if described.observation is not None:
+        _observation(console, described.observation)
+    console.print(_pairs("facts", described.facts))
+    if left:
+        console.print(_pairs("to be chosen in the model's name", left))
+    if described.unknown and described.sidecar is not None:
+        console.print(
+            f"unknown, and matching no robot until stated: {', '.join(described.unknown)}; "
+            f"--draft FILE writes what to complete, read from {described.sidecar.place}",
+            markup=False,
+        )
+
+
+def _described(name: ModelName) -> Description:
+    """By the family itself; a policy behind a network is asked."""
+    family = registry.family_of(name.kind)
+    if family.describe is not None:
+        return family.describe(name)
+    if family.trainable is not None:
+        raise CheckpointError(
+            f"{name.place}: not a checkpoint folder of kind {name.kind!r} (no manifest.json): check the path"
+        )
+    spec = family.load(name).spec
+    facts = {key: value for key, value in to_json(spec).items() if key not in ("observation", "action")}
+    return Description(facts, spec.observation, spec.action)
+
+
+def _write_draft(console: Console, name: ModelName, described: Description, file: Path) -> None:
+    if described.sidecar is None:
+        options = "&".join(f"{option}={values[0]}" for option, values in described.choices.items())
+        why = f"choose first, such as {name}?{options}" if options else "it leaves nothing open"
+        raise ConfigError(f"{name}: no sidecar can be drafted: {why}")
+    try:
+        write_text(file, json.dumps(to_json(described.sidecar.content), indent=1) + "\n")
+    except OSError as error:
+        raise ConfigError(f"cannot write {file} ({error.strerror}): give another place") from error
+    console.print(
+        f"wrote {file}: state what is unknown ({', '.join(described.unknown) or 'nothing'}) and check the bounds; "
+        f"it is read from {described.sidecar.place}",
+        markup=False,
+    )
 
 
 def _checkpoint(console: Console, checkpoint: Checkpoint, as_json: bool) -> None:
@@ -138,5 +201,11 @@ def _observation(console: Console, observation: ObservationSpec) -> None:
 def _pairs(title: str, content: Any) -> Table:
     table = Table(title=title, title_justify="left", show_header=False)
     for name, value in content.items():
-        table.add_row(str(name), value if isinstance(value, str) else json.dumps(value))
+        table.add_row(str(name), escape(_shown(value)))
     return table
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return value if isinstance(value, str) else json.dumps(value)

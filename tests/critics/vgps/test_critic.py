@@ -13,6 +13,7 @@ from critics.vgps.bounds import PUBLISHED
 from critics.vgps.critic import VGPSCritic
 from critics.vgps.language import EmbeddingTable
 from steer import registry
+from steer.cli.main import main
 from steer.client.steering_client import SteeringClient
 from steer.decision import Request
 from steer.engine import Engine
@@ -221,3 +222,43 @@ def test_a_saved_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
     config.write_text(config.read_text().replace('"vgps"', '"q"'))
     with pytest.raises(CheckpointError, match="not what the manifest says"):
         VGPSCritic.load(tmp_path / "saved")
+
+
+def test_a_converted_agent_scores_the_same_without_the_agent(tmp_path: Path) -> None:
+    table = toys.table()
+    np.savez(tmp_path / "muse.npz", instructions=list(table.instructions), embeddings=table.embeddings)
+    agent = f"vgps:{toys.FILE_FORM}?bounds=bridge&image_size=32&embeddings={tmp_path / 'muse.npz'}"
+    main(["convert", agent, str(tmp_path / "ours")])
+    before, after = registry.critic(agent), registry.critic(str(tmp_path / "ours"))
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (48, 40, 3), np.uint8)
+    batch = Batch.stack([Observation.single({"image": image})] * 2, [Task(text) for text in toys.INSTRUCTIONS[1:]])
+    actions = rng.uniform(-0.05, 0.05, (2, 5, 1, 7)).astype(np.float32)
+    scores = [critic.score(critic.encode(batch), actions) for critic in (before, after)]
+    np.testing.assert_array_equal(scores[0], scores[1])
+    assert after.spec == before.spec
+    size = sum(file.stat().st_size for file in (tmp_path / "ours").rglob("*") if file.is_file())
+    assert size < toys.FILE_FORM.stat().st_size / 4
+
+
+def test_a_converted_agent_takes_another_table(tmp_path: Path) -> None:
+    made = toys.critic()
+    made.save(tmp_path / "ours")
+    other = {"close the drawer": [0.5] * 512}
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    again = registry.critic(f"{tmp_path / 'ours'}?embeddings={tmp_path / 'other.json'}")
+    batch = Batch.stack([Observation.single({"image": np.zeros((8, 8, 3), np.uint8)})], [Task("close the drawer")])
+    assert again.encode(batch).shape[1] == 1
+    with pytest.raises(SpecError, match="not among the 3 of the embedding table"):
+        made.encode(batch)
+
+
+def test_what_cannot_be_converted_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, words in (
+        (f"octo:{toys.FILE_FORM}", "used as they are"),
+        (f"vgps:{toys.FILE_FORM}", "add ?bounds="),
+        ("nowhere", "no such file or folder to convert"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["convert", name, str(tmp_path / "ours")])
+        assert words in capsys.readouterr().err
