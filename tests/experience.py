@@ -39,7 +39,7 @@ def episode(value: float, length: int = 3, noise: int = 0) -> Episode:
 
 def recorded(path: Path, values: list[float], robot: RobotSpec = ROBOT, **shape: int) -> EpisodeStore:
     """A store with one segment per value."""
-    store = EpisodeStore.create(path, robot, exist_ok=True)
+    store = EpisodeStore.create(path, robot, exist_ok=True, skip_broken=True)
     with store.writer(1) as writer:
         for value in values:
             writer.add(episode(value, **shape))

@@ -102,7 +102,7 @@ class Run:
             self._check_prefix(steering.opened.prefixes)
             recorder = uploads = None
             if self.record is not None:
-                store = EpisodeStore.create(self.record, robot.spec, exist_ok=True)
+                store = EpisodeStore.create(self.record, robot.spec, exist_ok=True, skip_broken=True)
                 if self.upload:
                     # Entered before the recorder, so that at the end it sends what the recorder publishes last.
                     uploads = Uploads(self.record, robot.spec, self.server)

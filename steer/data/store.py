@@ -55,25 +55,41 @@ class EpisodeStore:
     A fresh `open` sorts segments by name; with a single writer that is the order of writing.
     """
 
-    def __init__(self, path: Path, robot: RobotSpec, fixed: Sequence[SegmentReader] | None, skip_broken: bool) -> None:
-        """Use `create` or `open`. fixed: the segments of a store that cannot grow or be written."""
+    def __init__(
+        self,
+        path: Path,
+        robot: RobotSpec,
+        fixed: Sequence[SegmentReader] | None,
+        skip_broken: bool,
+        decode: bool = True,
+    ) -> None:
+        """Use `create` or `open`. fixed: the segments of a store that cannot grow or be written.
+
+        decode: read all of a segment to find out whether it is broken, not only its sizes.
+        """
         self.path = path
         self.robot = robot
         self.broken: tuple[str, ...] = ()
         """Names of segments that were passed over (`skip_broken`)."""
         self._fixed = fixed
         self._skip_broken = skip_broken
+        self._decode = decode
         self._segments: list[SegmentReader] = []
         self._places: list[tuple[SegmentReader, int]] = []
         self._labels: dict[str, Label] = {}
         self.refresh()
 
     @classmethod
-    def create(cls, path: Path | str, robot: RobotSpec, exist_ok: bool = False) -> EpisodeStore:
-        """A new, empty store for one robot. exist_ok: open the one that is there, if it is the same robot's."""
+    def create(
+        cls, path: Path | str, robot: RobotSpec, exist_ok: bool = False, skip_broken: bool = False
+    ) -> EpisodeStore:
+        """A new, empty store for one robot. exist_ok: open the one that is there, if it is the same robot's.
+
+        skip_broken: to go on recording beside segments that lost files or were cut, logged and named in `broken`.
+        """
         path = Path(path)
         if (path / "store.json").exists():
-            return cls._open_same(path, robot, exist_ok)
+            return cls._open_same(path, robot, exist_ok, skip_broken)
         if path.exists() and any(path.iterdir()):
             raise StoreError(f"{path} is neither empty nor an episode store: choose another folder")
         aside = path / f".store.{uuid.uuid4().hex[:8]}"
@@ -85,7 +101,7 @@ class EpisodeStore:
             os.link(aside, path / "store.json")
             fsync_path(path)
         except FileExistsError:
-            return cls._open_same(path, robot, exist_ok)
+            return cls._open_same(path, robot, exist_ok, skip_broken)
         except OSError as error:
             raise StoreError(f"cannot create an episode store in {path} ({error})") from error
         finally:
@@ -106,17 +122,17 @@ class EpisodeStore:
         return cls(path, stored_robot(path), None, skip_broken)
 
     @classmethod
-    def _open_same(cls, path: Path, robot: RobotSpec, exist_ok: bool) -> EpisodeStore:
+    def _open_same(cls, path: Path, robot: RobotSpec, exist_ok: bool, skip_broken: bool) -> EpisodeStore:
         if not exist_ok:
             raise StoreError(f"{path} is an episode store already: open it to add to it, or choose another folder")
-        store = cls.open(path)
-        if store.robot != robot:
-            mine, theirs = to_json(store.robot), to_json(robot)
+        held = stored_robot(path)
+        if held != robot:
+            mine, theirs = to_json(held), to_json(robot)
             fields = [name for name in mine if mine[name] != theirs[name]]
             raise SpecError(
-                f"{path} holds episodes of robot {store.robot.name!r}, which differs in {fields}: use another store"
+                f"{path} holds episodes of robot {held.name!r}, which differs in {fields}: use another store"
             )
-        return store
+        return cls(path, held, None, skip_broken, decode=False)
 
     def __len__(self) -> int:
         """Episodes seen by the last `refresh`."""
@@ -201,7 +217,7 @@ class EpisodeStore:
     def _open_segment(self, path: Path) -> None:
         try:
             segment = Segment(path)
-            if self._skip_broken:
+            if self._skip_broken and self._decode:
                 segment.verify()
         except StoreError as error:
             if not self._skip_broken:

@@ -289,6 +289,18 @@ def test_a_damaged_segment_is_named_and_can_be_passed_over(
     assert store.refresh() == 0
 
 
+def test_recording_goes_on_beside_a_damaged_segment(two_segments: EpisodeStore) -> None:
+    os.truncate(two_segments.path / "segments" / "000000-000" / "actions/c/0/0", 3)
+    with pytest.raises(StoreError, match="000000-000 is damaged"):
+        EpisodeStore.create(two_segments.path, two_segments.robot, exist_ok=True)
+    store = EpisodeStore.create(two_segments.path, two_segments.robot, exist_ok=True, skip_broken=True)
+    assert store.broken == ("000000-000",)
+    with store.writer() as writer:
+        writer.add(make_episode(3, 3))
+    store.refresh()
+    assert values(store) == [2, 3]
+
+
 def test_changed_bytes_are_noticed_when_read(two_segments: EpisodeStore) -> None:
     path = two_segments.path / "segments" / "000000-000" / "observations/state/c/0/0"
     content = bytearray(path.read_bytes())
