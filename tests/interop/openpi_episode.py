@@ -10,10 +10,7 @@ the models, which are hardly trained unless some are given.
 from __future__ import annotations
 
 import json
-import re
-import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +29,7 @@ from steer.history import History
 from steer.observation import Task
 from steer.robot import Frame
 from steer.spec import Array
+from tests.interop.processes import server, small_models
 
 ENVIRONMENT = "steer/PickPlace-v0"
 SEED = 100_000
@@ -78,7 +76,7 @@ def main(client: Path, policy: Path | None = None, critic: Path | None = None, e
     """
     with tempfile.TemporaryDirectory() as scratch:
         if policy is None or critic is None:
-            policy, critic = _models(Path(scratch))
+            _, policy, critic = small_models(Path(scratch))
         with _server(policy, critic, execute) as port:
             arm = Arm(Environment(ENVIRONMENT))
             end = _drive(client, port, execute, arm)
@@ -123,41 +121,14 @@ def _expected(engine: Engine, arm: Arm, execute: int, task: Task) -> Array:
     return np.stack(actions[: len(arm.actions)])
 
 
-def _models(folder: Path) -> tuple[Path, Path]:
-    """A policy and a critic that can answer, but not much more."""
-    store, policy, critic = (folder / name for name in ("episodes", "policy", "critic"))
-    _steer("collect", store, "--episodes", 20)
-    _steer("train", "policy", store, policy, "--steps", 200, "--threads", 1)
-    _steer("train", "critic", store, critic, "--policy", policy, "--steps", 50, "--threads", 1)
-    return policy, critic
-
-
-def _steer(*words: object) -> None:
-    subprocess.run([sys.executable, "-m", "steer.cli.main", *map(str, words)], check=True)
-
-
 @contextmanager
 def _server(policy: Path, critic: Path, execute: int) -> Iterator[int]:
     """`steer serve` with both endpoints on free ports; yields that of openpi."""
-    words = ["serve", "--policy", policy, "--critic", critic, "--allow-unready", "--deterministic", "--threads", 1]
+    words = ["--policy", policy, "--critic", critic, "--allow-unready", "--deterministic", "--threads", 1]
     words += ["--address", "127.0.0.1:0", "--openpi-port", 0, "--openpi-execute", execute, "--openpi-samples", SAMPLES]
     words += ["--openpi-map", "observation/state=state"]
-    command = [sys.executable, "-m", "steer.cli.main", *map(str, words)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stderr is not None
-        lines = []
-        for line in server.stderr:
-            lines.append(line)
-            found = re.search(r"ws://\S+:(\d+)", line)
-            if found:
-                break
-        else:
-            raise SystemExit("the server did not start:\n" + "".join(lines))
-        try:
-            yield int(found.group(1))
-        finally:
-            server.send_signal(signal.SIGINT)
-            server.communicate(timeout=30)
+    with server(*words, ready=r"ws://\S+:(\d+)") as port:
+        yield int(port)
 
 
 if __name__ == "__main__":
