@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -138,13 +139,14 @@ class FineTune:
                 )
                 if going_on:
                     learner.resume()
+                robot_minutes = self.robot_minutes or math.inf
                 if not processes.first:
-                    learner.run(self.episodes)
+                    learner.run(self.episodes, robot_minutes)
                     return
                 title = f"fine-tuning by {self.preset}, {self.config.improve}"
                 with LiveRun(title, folder.rounds, folder.logs, learner.progress.published) as live:
                     learner.listen(live.tell, live.show)
-                    learner.run(self.episodes)
+                    learner.run(self.episodes, robot_minutes)
         finally:
             if source is not None:
                 source.close()

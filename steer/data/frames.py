@@ -4,6 +4,8 @@
                             actions a_0 a_1 ... a_{N-1} a_{N-1}
                             rewards r_0 r_1 ... r_{N-1} 0
 
+    flags   of steps: held (no chunk was there, nobody chose), intervention (a person acted); False on the last frame
+
 Arrays are plain numpy; one that is larger than the memory limit (images) lies in an unnamed temporary file that is
 mapped and vanishes with the process. Knows nothing of batches (`steer.data.sampling`).
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,13 +32,15 @@ from steer.spec import Array
 logger = logging.getLogger(__name__)
 
 MEMORY_LIMIT_BYTES = 2 << 30
+FLAGS = ("held", "intervention")
+"""Of what was recorded per step, the booleans that learning asks about."""
 
 
 @dataclass(frozen=True)
 class Frames:
     """See the module's contract. E counts episodes, F frames.
 
-    success: False where nobody has said, then labelled is False. ids, tasks: one per episode.
+    success: False where nobody has said, then labelled is False. ids, tasks: one per episode. flags: those that were recorded.
     """
 
     robot: RobotSpec
@@ -51,6 +55,7 @@ class Frames:
     episode_of: Int[np.ndarray, " f"]
     tasks: tuple[Task, ...]
     ids: tuple[str, ...]
+    flags: Mapping[str, Bool[np.ndarray, " f"]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """F."""
@@ -67,6 +72,11 @@ class Frames:
         """Every frame at which an action was taken."""
         decisions: Array = np.delete(np.arange(len(self)), self.finals)
         return decisions
+
+    def flag(self, name: str) -> Bool[np.ndarray, " f"]:
+        """One of `FLAGS` at every frame; False throughout where it was not recorded."""
+        given = self.flags.get(name)
+        return np.zeros(len(self), np.bool_) if given is None else given
 
     def mc_returns(self, gamma: float) -> Float[np.ndarray, " f"]:
         """Discounted return to go, G_t = r_t + gamma G_{t+1}; 0 on final frames, also where time ran out."""
@@ -114,6 +124,7 @@ class Frames:
             episode_of=np.repeat(np.arange(len(chosen)), lengths + 1),
             tasks=tuple(self.tasks[e] for e in chosen),
             ids=tuple(self.ids[e] for e in chosen),
+            flags={name: value[rows] for name, value in self.flags.items()},
         )
 
     def rows(self, episodes: Sequence[int] | Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
@@ -159,12 +170,7 @@ def no_frames(robot: RobotSpec) -> Frames:
 
 def join_frames(parts: Sequence[Frames], memory_limit_bytes: int = MEMORY_LIMIT_BYTES) -> Frames:
     """The episodes of all parts, in order. They must be of one robot; raises `SpecError` for shapes that differ."""
-    if not parts:
-        raise SpecError("there are no frames to join: give at least one part")
-    if any(part.robot != parts[0].robot for part in parts):
-        raise SpecError(
-            f"frames of {sorted({part.robot.name for part in parts})} differ in their robot: join one robot's"
-        )
+    check_joinable(parts)
     total = sum(map(len, parts))
     observations: dict[str, Array] = {}
     for key, value in parts[0].observations.items():
@@ -173,7 +179,23 @@ def join_frames(parts: Sequence[Frames], memory_limit_bytes: int = MEMORY_LIMIT_
         for part in parts:
             _put(observations[key], start, part.observations[key], key)
             start += len(part)
+    return joined(parts, observations)
+
+
+def check_joinable(parts: Sequence[Frames]) -> None:
+    """Raise `SpecError` unless these are parts, and of one robot."""
+    if not parts:
+        raise SpecError("there are no frames to join: give at least one part")
+    if any(part.robot != parts[0].robot for part in parts):
+        raise SpecError(
+            f"frames of {sorted({part.robot.name for part in parts})} differ in their robot: join one robot's"
+        )
+
+
+def joined(parts: Sequence[Frames], observations: Mapping[str, Array]) -> Frames:
+    """The episodes of all parts, in order, whose observations are joined already."""
     lengths = np.concatenate([part.lengths for part in parts])
+    names = {name for part in parts for name in part.flags}
     return Frames(
         robot=parts[0].robot,
         observations=observations,
@@ -187,6 +209,7 @@ def join_frames(parts: Sequence[Frames], memory_limit_bytes: int = MEMORY_LIMIT_
         episode_of=np.repeat(np.arange(len(lengths)), lengths + 1),
         tasks=tuple(task for part in parts for task in part.tasks),
         ids=tuple(name for part in parts for name in part.ids),
+        flags={name: np.concatenate([part.flag(name) for part in parts]) for name in sorted(names)},
     )
 
 
@@ -218,6 +241,7 @@ def read_frames(
     actions = np.zeros((total, store.robot.action.size), np.float32)
     rewards = np.zeros(total, np.float32)
     observations: dict[str, Array] = {}
+    flags: dict[str, Array] = {}
     tasks = []
     for start, length, episode in zip(starts, lengths, store.episodes(chosen), strict=True):
         actions[start : start + length] = episode.actions
@@ -227,8 +251,12 @@ def read_frames(
             if key not in observations:
                 observations[key] = allocate((total, *value.shape[1:]), value.dtype, memory_limit_bytes)
             _put(observations[key], int(start), value, key)
+        for name in FLAGS:
+            if name in episode.steps:
+                given = flags.setdefault(name, np.zeros(total, np.bool_))
+                given[start : start + length] = episode.steps[name].astype(np.bool_)
         tasks.append(episode.task)
-    return _frames(store.robot, observations, actions, rewards, records, tuple(tasks))
+    return _frames(store.robot, observations, actions, rewards, flags, records, tuple(tasks))
 
 
 def _frames(
@@ -236,6 +264,7 @@ def _frames(
     observations: Mapping[str, Array],
     actions: Array,
     rewards: Array,
+    flags: Mapping[str, Array],
     records: Sequence[EpisodeRecord],
     tasks: tuple[Task, ...],
 ) -> Frames:
@@ -254,6 +283,7 @@ def _frames(
         episode_of=np.repeat(np.arange(len(records)), lengths + 1),
         tasks=tasks,
         ids=tuple(record.id for record in records),
+        flags=flags,
     )
 
 

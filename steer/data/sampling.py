@@ -18,6 +18,8 @@ from steer.errors import ConfigError, SpecError
 from steer.observation import Task
 from steer.spec import Array
 
+_COPIED_BYTES = 256 << 20
+
 
 @dataclass(frozen=True)
 class ChunkBatch:
@@ -215,7 +217,7 @@ class TransitionSampler:
         self._draw.restore(state)
 
     def _prefixes(self, candidates: Array | None) -> Array:
-        """The first E steps of each candidate, close together in memory (drawing is then half as dear), unless mapped."""
+        """The first E steps of each candidate, close together in memory (drawing is then half as dear) unless they are many."""
         count, axes = len(self._frames), self._frames.actions.shape[1]
         if candidates is None:
             return np.zeros((count, 0, self._prefix, axes), np.float32)
@@ -230,4 +232,6 @@ class TransitionSampler:
                 "sample them for these frames, with chunks at least as long as the scored prefix"
             )
         prefixes = candidates[:, :, : self._prefix]
-        return prefixes if isinstance(candidates, np.memmap) else np.ascontiguousarray(prefixes)
+        # A growing buffer's samplers are made anew every round: what is large is not copied for each of them.
+        large = isinstance(candidates, np.memmap) or prefixes.nbytes > _COPIED_BYTES
+        return prefixes if large else np.ascontiguousarray(prefixes)

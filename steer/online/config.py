@@ -12,7 +12,7 @@ from typing import Literal
 
 from steer.errors import ConfigError
 
-Improve = Literal["success", "pa-rl", "both", "none"]
+Improve = Literal["success", "pa-rl", "both", "edit", "edit+success", "none"]
 
 # Slopes of the best batch size and learning rate over UTD, shared over tasks: the means of the two suites fitted in "Value-based
 # deep RL scales predictably" (Rybkin et al. 2025, arXiv 2502.04327): -0.49 and -0.31, -0.32 and -0.285.
@@ -45,7 +45,8 @@ class OnlineConfig:
     learning_rate: float = 0.0
     """Of the critic; 0: 3e-4 at UTD 1, and less with more updates (fitted power law). [3e-4]"""
     improve: Improve = "success"
-    """What the policy is fitted to: executed chunks of successful episodes, actions that the critic prefers, both, none."""
+    """What gets better beside the critic. The policy, fitted to executed chunks of successful episodes (success), to actions that
+    the critic prefers (pa-rl), or to both; an actor that edits its candidates (edit), alone or with success; or nothing (none)."""
     policy_utd: float = 1.0
     """Policy updates per decision. [PA-RL: 1, WSRL: 1]"""
     policy_batch_size: int = 256
@@ -66,6 +67,15 @@ class OnlineConfig:
     """pa-rl: the refiner that moves the best candidate uphill; empty: the best candidate itself. [10 steps of 3e-4]"""
     target_states: int = 8192
     """pa-rl: states per round, drawn from all online ones, whose better actions the policy is fitted to."""
+    edit_scale: float = 0.1
+    """edit: how far any number of a chunk is moved at most, where every axis spans [-1, 1]. [EXPO: chosen per task]"""
+    edit_learning_rate: float = 3e-4
+    """Of the edit actor. [EXPO, RLPD: 3e-4]"""
+    edit_utd: float = 1.0
+    """Updates of the edit actor per decision. [RLPD: 1]"""
+    intervention_weight: float = 2.0
+    """Weight of a person's chunks in the imitation, those of failed episodes included; the critic learns from them as from any.
+    [HIL-SERL: they are put into both of its buffers]"""
     round_episodes: int = 25
     """Episodes between two versions. [Cal-QL, PA-RL: 1]"""
     rewards: Literal["stored", "success"] = "stored"
@@ -76,11 +86,12 @@ class OnlineConfig:
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("members", "target_subset", "warmup_episodes", "batch_size"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
-        for name in ("learning_rate", "utd", "policy_utd", "temperature"):
+        for name in ("learning_rate", "utd", "policy_utd", "edit_utd", "temperature", "intervention_weight"):
             self._require(name, 0 <= getattr(self, name) < float("inf"), "0 or more")
         self._require("offline_share", 0 <= self.offline_share <= 1, "between 0 and 1")
         self._require("policy_average", 0 <= self.policy_average < 1, "in [0, 1)")
-        self._require("policy_learning_rate", self.policy_learning_rate > 0, "above 0")
+        for name in ("policy_learning_rate", "edit_learning_rate", "edit_scale"):
+            self._require(name, getattr(self, name) > 0, "above 0")
         if self.members and not self.fresh_critic:
             raise ConfigError(
                 f"members is {self.members}, but the critic goes on with the members it has: leave it out, or start a fresh one"
@@ -95,6 +106,21 @@ class OnlineConfig:
     def critic_learning_rate(self) -> float:
         """What was asked for, else what the law proposes."""
         return self.learning_rate or proposed_learning_rate(self.utd)
+
+    @property
+    def imitates(self) -> bool:
+        """Is the policy fitted to what succeeded?"""
+        return self.improve in ("success", "both", "edit+success")
+
+    @property
+    def climbs(self) -> bool:
+        """Is the policy fitted to what the critic prefers?"""
+        return self.improve in ("pa-rl", "both")
+
+    @property
+    def edits(self) -> bool:
+        """Is there an edit actor?"""
+        return self.improve in ("edit", "edit+success")
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:

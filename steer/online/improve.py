@@ -3,6 +3,9 @@
 success   what was executed in online episodes that succeeded: the critic's choice, confirmed by the outcome
 pa-rl     the proposal that the critic likes best, moved uphill on Q (PA-RL, arXiv 2412.06685): no outcome is waited for
 
+Beside success, what a person did is imitated whatever became of the episode: it is a correction, and the mistake before it was not
+the person's. Chunks in which the robot stood still for want of a decision are nobody's and never imitated.
+
 Nothing here knows a family: it gets recorded chunks (`ChunkBatch`), with other `actions` where these are improved.
 """
 
@@ -19,11 +22,13 @@ from jaxtyping import Float, Int
 from steer.critic import Critic
 from steer.data.frames import Frames
 from steer.data.sampling import ChunkBatch, join_chunks
+from steer.errors import ConfigError
 from steer.observation import Batch
 from steer.online.config import OnlineConfig
 from steer.online.replay import Data
 from steer.refiner import Refiner
 from steer.selection import reduce_scores
+from steer.spec import Array
 from steer.training.objective import Sampler
 
 _STATES_AT_ONCE = 512
@@ -43,20 +48,41 @@ def policy_sampler(
     config: OnlineConfig, online: Data, critic: Critic, refiner: Refiner | None, make: MakeChunks, seed: int
 ) -> Sampler | None:
     """The batches that this round's policy updates learn from; None where there is nothing to learn from yet."""
-    rows = config.policy_batch_size
+    frames, rows = online.frames, config.policy_batch_size
+    executed, weights = imitable(frames, online.proposals.shape[2], config.intervention_weight)
+    imitates = config.imitates and len(executed) > 0
     parts: list[Sampler] = []
-    successful = np.flatnonzero(online.frames.success)
-    imitates = config.improve in ("success", "both") and len(successful) > 0
-    climbs = config.improve in ("pa-rl", "both")
     if imitates:
-        parts.append(make(rows - rows // 2 if climbs else rows, online.frames.subset(successful), seed))
-    if climbs:
-        index = _states(online.frames, config.target_states, seed)
+        share = rows - rows // 2 if config.climbs else rows
+        parts.append(ChosenChunks(make(1, frames, seed), executed, share, seed, weights=weights))
+    if config.climbs:
+        index = _states(frames, config.target_states, seed)
         targets = better_chunks(online, index, critic, refiner)
-        parts.append(
-            TargetSampler(make(1, online.frames, seed), index, targets, rows // 2 if imitates else rows, seed + 1)
-        )
+        share = rows // 2 if imitates else rows
+        # Batches are joined: both halves have weights, or neither.
+        ones = None if weights is None or not imitates else np.ones(len(index), np.float32)
+        parts.append(ChosenChunks(make(1, frames, seed), index, share, seed + 1, targets, ones))
     return _Joined(parts) if parts else None
+
+
+def imitable(
+    frames: Frames, horizon: int, intervention_weight: float
+) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"] | None]:
+    """Frames whose next `horizon` executed actions are worth imitating, and their weights (None: all 1).
+
+    Those of successful episodes, and those in which a person acted throughout, wherever they are; but none with a held step.
+    """
+    index = frames.decisions
+    last = frames.finals[frames.episode_of[index]] - 1
+    held, corrected = (np.zeros(len(index), np.bool_), np.ones(len(index), np.bool_))
+    for step in range(horizon):
+        rows = np.minimum(index + step, last)
+        held |= frames.flag("held")[rows]
+        corrected &= frames.flag("intervention")[rows]
+    wanted = frames.success[frames.episode_of[index]] | corrected
+    weights = np.where(corrected, np.float32(intervention_weight), np.float32(1))
+    kept = wanted & ~held & (weights > 0)
+    return index[kept], weights[kept] if corrected.any() else None
 
 
 def better_chunks(
@@ -76,8 +102,7 @@ def better_chunks(
 
 def _better(data: Data, index: Int[np.ndarray, " b"], critic: Critic, refiner: Refiner | None) -> Any:
     frames, proposed = data.frames, data.proposals[index]
-    rows = np.minimum(index[:, None] + np.arange(proposed.shape[2]), frames.finals[frames.episode_of[index]][:, None])
-    proposed = np.concatenate([proposed, frames.actions[rows][:, None]], axis=1)
+    proposed = np.concatenate([proposed, _executed(frames, index, proposed)[:, None]], axis=1)
     wanted = critic.spec.observation
     arrays, mask = frames.window(index, wanted.window, wanted.keys)
     context = critic.encode(Batch(arrays, mask, tuple(frames.tasks[e] for e in frames.episode_of[index])))
@@ -90,29 +115,46 @@ def _better(data: Data, index: Int[np.ndarray, " b"], critic: Critic, refiner: R
     return proposed[np.arange(len(index)), values.argmax(axis=1)]
 
 
-class TargetSampler:
-    """Recorded chunks at some frames with better actions in their place. targets: one chunk per frame of `index`."""
+def _executed(frames: Frames, index: Int[np.ndarray, " b"], proposed: Array) -> Float[np.ndarray, "b h a"]:
+    """What was done from these frames on; where the robot was held meanwhile, the first proposal."""
+    rows = np.minimum(index[:, None] + np.arange(proposed.shape[2]), frames.finals[frames.episode_of[index]][:, None])
+    held = frames.flag("held")[rows].any(axis=1)
+    return np.where(held[:, None, None], proposed[:, 0], frames.actions[rows])
+
+
+class ChosenChunks:
+    """Recorded chunks at chosen frames, uniformly. targets: other actions in their place, one chunk per frame of `index`."""
 
     def __init__(
         self,
         chunks: ChunkSource,
         index: Int[np.ndarray, " n"],
-        targets: Float[np.ndarray, "n h a"],
         batch_size: int,
         seed: int,
+        targets: Float[np.ndarray, "n h a"] | None = None,
+        weights: Float[np.ndarray, " n"] | None = None,
     ) -> None:
-        self._chunks, self._index, self._targets, self._rows = chunks, index, targets, batch_size
+        self._chunks, self._index, self._rows = chunks, index, batch_size
+        self._targets, self._weights = targets, weights
         self._rng = np.random.Generator(np.random.PCG64(seed))
 
     def sample(self) -> ChunkBatch:
         drawn = self._rng.integers(len(self._index), size=self._rows)
-        return replace(self._chunks.at(self._index[drawn]), actions=self._targets[drawn])
+        batch = self._chunks.at(self._index[drawn])
+        if self._targets is not None:
+            batch = replace(batch, actions=self._targets[drawn])
+        return batch if self._weights is None else replace(batch, weights=self._weights[drawn])
 
     def state(self) -> dict[str, Any]:
-        return dict(self._rng.bit_generator.state)
+        return {"frames": len(self._index), "generator": dict(self._rng.bit_generator.state)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self._rng.bit_generator.state = state
+        if state["frames"] != len(self._index):
+            raise ConfigError(
+                f"the sampler's state was saved over {state['frames']} frames, there are {len(self._index)}: episodes or "
+                "labels of this round have changed since; start anew"
+            )
+        self._rng.bit_generator.state = state["generator"]
 
 
 class _Joined:

@@ -1,6 +1,6 @@
 """The learner: round after round it waits for episodes, updates critic and policy, and publishes both.
 
-    gather ─> critic updates (UTD x decisions) ─> policy updates ─> publish ─> gather ...
+    gather ─> critic updates (UTD x decisions) ─> edit actor's updates ─> policy updates ─> publish ─> gather ...
 
 Updates follow from data, so their number is not known beforehand and `steer.training.loop` does not fit; what is saved, metered,
 interrupted and restored is the same. A round that is cut anywhere goes on from its last saved update with the very losses it
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Literal
 
@@ -21,76 +21,33 @@ import structlog
 import torch
 
 from steer import registry
-from steer.data.frames import Frames, load_frames, no_frames
+from steer.data.frames import no_frames
 from steer.data.store import EpisodeStore
 from steer.errors import ConfigError
 from steer.online.actor import Source
 from steer.online.config import OnlineConfig
+from steer.online.experience import Experience
 from steer.online.improve import policy_sampler
+from steer.online.processes import Processes
+from steer.online.progress import Phase, Progress, Round
 from steer.online.proposals import Proposals
 from steer.online.publish import Version, Versions
-from steer.online.replay import Data, Replay
 from steer.online.run_folder import OnlineFolder
 from steer.online.start import Start
+from steer.policy import Policy
 from steer.training.loop import TrainingInterrupted
 from steer.training.meter import Meter
 from steer.training.objective import Objective, Sampler
 from steer.training.state import read_state, write_state
 
-Phase = Literal["gather", "critic", "policy"]
 _log = structlog.get_logger(__name__)
 _DIAGNOSED = 1024
 _ROLLING = 50
-
-
-@dataclass
-class Progress:
-    """Where a run is, as JSON. rounds: the ids of the online episodes in the order they were learnt from, round by round."""
-
-    phase: Phase = "gather"
-    rounds: list[list[str]] = field(default_factory=list)
-    control_steps: int = 0
-    decisions: int = 0
-    warm_decisions: int = 0
-    """Of these, the ones of the warm-up, which earn no updates."""
-    critic_updates: int = 0
-    policy_updates: int = 0
-    seconds: float = 0.0
-    """Wall time of all sittings."""
-    saves: int = 0
-
-    @property
-    def episodes(self) -> int:
-        return sum(map(len, self.rounds))
-
-    @property
-    def published(self) -> int:
-        """The version that is out: one per finished round, after the start's."""
-        return len(self.rounds) - (self.phase != "gather")
-
-
-@dataclass(frozen=True)
-class Round:
-    """What is told of a round. Ages and times in seconds; NaN where there is nothing to tell."""
-
-    version: int
-    episodes: int
-    control_steps: int
-    robot_minutes: float
-    success: float
-    rolling_success: float
-    utd: float
-    critic_updates: int
-    policy_updates: int
-    behaviour_age: int
-    """Versions between the one that played the newest episode and the newest that was out."""
-    seconds: float
-    """Wall time since the start of the run."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
+_PURPOSES = ("critic", "policy", "diagnosis", "edit")
 
 
 class Learner:
-    """One run."""
+    """One run, in one process or in several that share its work (`steer.online.processes`)."""
 
     def __init__(
         self,
@@ -99,25 +56,27 @@ class Learner:
         folder: OnlineFolder,
         store: EpisodeStore,
         offline: EpisodeStore | None,
-        source: Source,
+        source: Source | None,
         *,
         seed: int = 0,
         save_every: int = 500,
         stop: Callable[[], bool] = lambda: False,
+        processes: Processes | None = None,
     ) -> None:
-        """stop: asked after every update and episode; once it is true, the state is saved and the run ends."""
+        """source: of the first process; the others wait for it. stop: asked after every update and episode; once it is true,
+        the state is saved and the run ends.
+        """
         self._start, self._config, self._folder, self._store, self._source = start, config, folder, store, source
-        self._seed, self._save_every = seed, save_every
-        self._stop = stop
+        self._seed, self._save_every, self._stop = seed, save_every, stop
+        self._processes = processes or Processes.of("cpu")
         self.listen(lambda _: None, lambda *_: None)
         self._versions = Versions(folder.path)
-        self._proposals = Proposals(start.base(), folder.proposals, config)
-        self._replay = Replay(_offline(offline, self._proposals, config), config.offline_share)
+        proposals = Proposals(start.base(), folder.proposals, config)
+        self._experience = Experience(store, offline, proposals, config, self._processes)
+        self._replay = self._experience.replay
         self.progress = Progress()
         self._began = time.monotonic()
         self._saved_stream: Any = None
-        self._success: list[bool] = []
-        self._newest: Data | None = None
         self._make_objectives()
 
     def listen(self, tell: Callable[[Round], None], show: Callable[[str, int, int], None]) -> None:
@@ -129,11 +88,10 @@ class Learner:
 
         Raises `TrainingInterrupted` after `stop()`; the state is then saved.
         """
-        if not self.progress.rounds and self.progress.phase == "gather":
+        progress = self.progress
+        if not progress.rounds and progress.phase == "gather":
             self._publish("the start")
-        while self.progress.phase != "gather" or (
-            self.progress.episodes < episodes and self._robot_minutes < robot_minutes
-        ):
+        while progress.phase != "gather" or (progress.episodes < episodes and self._robot_minutes < robot_minutes):
             self._round(episodes)
 
     def resume(self) -> None:
@@ -142,11 +100,11 @@ class Learner:
         self.progress = Progress(**state["progress"])
         self._began = time.monotonic() - self.progress.seconds
         for number, ids in enumerate(self.progress.rounds):
-            ids[:] = self._readable(ids)
+            ids[:] = self._experience.readable(ids)
             if ids:
-                self._take(number, ids)
-        self._critic.restore(state["critic"])
-        self._policy.restore(state["policy"])
+                self._experience.take(number, ids, self._student(number))
+        for name, objective in self._objectives.items():
+            objective.restore(state[name])
         self._saved_stream = state["stream"]
         torch.set_rng_state(state["torch_rng"])
 
@@ -159,11 +117,11 @@ class Learner:
             metrics.update(self._diagnose())
             self._enter("critic")
         if progress.phase == "critic":
-            wanted = round(self._config.utd * (progress.decisions - progress.warm_decisions))
-            sampler = self._replay.sampler(
-                self._start.transitions, self._config.critic_batch_size, self._stream_seed("critic")
-            )
-            metrics.update(self._update("critic", self._critic, sampler, wanted))
+            metrics.update(self._update_on_transitions("critic", self._config.utd))
+            self._enter("edit")
+        if progress.phase == "edit":
+            if self._config.edits:
+                metrics.update(self._update_on_transitions("edit", self._config.edit_utd))
             self._enter("policy")
         if progress.phase == "policy":
             metrics.update(self._improve())
@@ -173,118 +131,113 @@ class Learner:
 
     def _gather(self, until: int) -> None:
         """Wait for episodes and take them in."""
-        warm = self.progress.episodes < self._config.warmup_episodes
+        progress, experience = self.progress, self._experience
+        warm = progress.episodes < self._config.warmup_episodes
         steered = not warm or self._config.warmup_behaviour == "steered"
-        self._show("episodes", self.progress.episodes, until)
-        known = {name for ids in self.progress.rounds for name in ids}
-        self._source.gather(until, self.progress.published, steered, self._stop)
-        if self._stop():
+        self._show("episodes", progress.episodes, until)
+        if self._source is not None:
+            self._source.gather(until, progress.published, steered, self._stop)
+        if self._processes.any(self._stop()):
             self._save()
             raise self._interrupted()
-        self._store.refresh()
-        self._relabel()
-        ids = [record.id for record in self._store.records() if record.id not in known]
-        self._take(len(self.progress.rounds), ids)
-        assert self._newest is not None
-        lengths = self._newest.frames.lengths
+        experience.refresh()
+        experience.relabel()
+        ids = experience.beyond(progress.rounds)
+        lengths = experience.take(len(progress.rounds), ids, self._student(len(progress.rounds))).frames.lengths
         decisions = int(np.ceil(lengths / self._start.executed).sum())
-        self.progress.rounds.append(ids)
-        self.progress.control_steps += int(lengths.sum())
-        self.progress.decisions += decisions
-        self.progress.warm_decisions += decisions if warm else 0
+        progress.rounds.append(ids)
+        progress.control_steps += int(lengths.sum())
+        progress.decisions += decisions
+        progress.warm_decisions += decisions if warm else 0
 
-    def _take(self, number: int, ids: list[str]) -> None:
-        """Let the replay grow by these episodes of the store."""
-        frames = self._frames(ids)
-        student = partial(registry.policy, str(self._versions.folder(number) / "policy"))
-        self._newest = Data(frames, self._proposals.online(number, frames, student))
-        self._success += frames.success.tolist()
-        self._replay.grow(self._newest)
-
-    def _relabel(self) -> None:
-        """A person may have corrected labels since: then the online episodes are read anew."""
-        online = self._replay.online
-        if online is None:
-            return
-        now = {record.id: bool(record.success) for record in self._store.records()}
-        if any(now[name] != success for name, success in zip(online.frames.ids, self._success, strict=True)):
-            frames = self._frames(online.frames.ids)
-            self._success = frames.success.tolist()
-            self._replay.online = Data(frames, online.proposals)
-
-    def _frames(self, ids: Sequence[str]) -> Frames:
-        """These episodes of the store, rewarded as the run wants it."""
-        places = {record.id: place for place, record in enumerate(self._store.records())}
-        return _rewarded(load_frames(self._store, [places[name] for name in ids]), self._config)
-
-    def _readable(self, ids: Sequence[str]) -> list[str]:
-        """Those that the store still has: a segment that was damaged since costs its episodes, not the run."""
-        there = {record.id for record in self._store.records()}
-        lost = [name for name in ids if name not in there]
-        if lost:
-            _log.warning("episodes are gone, going on without them", episodes=lost, broken=list(self._store.broken))
-        return [name for name in ids if name in there]
+    def _student(self, number: int) -> Callable[[], Policy]:
+        """Loads the policy of a version, where this process learns."""
+        device = "" if self._processes.device.type == "cpu" else f"?device={self._processes.device}"
+        return partial(registry.policy, f"{self._versions.folder(number) / 'policy'}{device}")
 
     def _diagnose(self) -> dict[str, float]:
         """Before anything was learnt from the new data: how much better is the critic on what it has replayed?"""
-        assert self._newest is not None
+        newest = self._experience.newest
+        assert newest is not None
         seed = self._stream_seed("diagnosis")
-        fresh = self._start.transitions(_DIAGNOSED, self._newest.frames, self._newest.proposals, seed)
+        fresh = self._start.transitions(_DIAGNOSED, newest.frames, newest.proposals, seed)
         replayed = self._replay.sampler(self._start.transitions, _DIAGNOSED, seed)
         return {
             "td_error_fresh": self._critic.td_error(fresh.sample()),
             "td_error_replayed": self._critic.td_error(replayed.sample()),
             "parameter_norm": self._critic.parameter_norm(),
+            "interventions": float(newest.frames.flag("intervention").sum() / newest.frames.lengths.sum()),
+            "held": float(newest.frames.flag("held").sum() / newest.frames.lengths.sum()),
         }
+
+    def _update_on_transitions(self, name: Literal["critic", "edit"], per_decision: float) -> dict[str, float]:
+        """What learns from the replay: its updates of this round."""
+        wanted = round(per_decision * self.progress.counted_decisions)
+        sampler = self._replay.sampler(self._start.transitions, self._config.critic_batch_size, self._stream_seed(name))
+        return self._update(name, sampler, wanted)
 
     def _improve(self) -> dict[str, float]:
         """The policy's updates of this round; none while nothing has succeeded yet."""
         assert self._replay.online is not None
         config, progress = self._config, self.progress
-        wanted = round(config.policy_utd * (progress.decisions - progress.warm_decisions))
-        if config.improve == "none" or wanted <= progress.policy_updates:
+        wanted = round(config.policy_utd * progress.counted_decisions)
+        if not (config.imitates or config.climbs) or wanted <= progress.policy_updates:
             return {}
         critic = self._critic.critic()
-        refiner = registry.refiner(config.refine, critic) if config.refine and config.improve != "success" else None
+        refiner = registry.refiner(config.refine, critic) if config.refine and config.climbs else None
         sampler = policy_sampler(
             config, self._replay.online, critic, refiner, self._start.chunks, self._stream_seed("policy")
         )
         if sampler is None:
             return {}
-        return self._update("policy", self._policy, sampler, wanted)
+        return self._update("policy", sampler, wanted)
 
-    def _update(
-        self, name: Literal["critic", "policy"], objective: Objective, sampler: Sampler, wanted: int
-    ) -> dict[str, float]:
+    def _update(self, name: Literal["critic", "edit", "policy"], sampler: Sampler, wanted: int) -> dict[str, float]:
         """Updates until there were `wanted` of this kind in all; the means of their metrics."""
-        meter, counter = Meter(), f"{name}_updates"
-        if self._saved_stream is not None:
-            sampler.restore(self._saved_stream)
-            self._saved_stream = None
+        objective, meter, counter = self._objectives[name], Meter(), f"{name}_updates"
+        self._continue(sampler)
         while (done := getattr(self.progress, counter)) < wanted:
             meter.add(objective.step(sampler.sample()))
             setattr(self.progress, counter, done + 1)
-            if self._stop() or (done + 1) % self._save_every == 0:
+            stop = self._processes.any(self._stop())
+            if stop or (done + 1) % self._save_every == 0:
                 meter.check(done + 1)
                 self._save(sampler)
                 self._show(name, done + 1, wanted)
-                if self._stop():
+                if stop:
                     raise self._interrupted()
         meter.check(wanted)
         return {f"{name}/{key}": value for key, value in meter.read().items()}
 
+    def _continue(self, sampler: Sampler) -> None:
+        """Go on in the stream of a round that was cut, where its data are still what they were."""
+        saved, self._saved_stream = self._saved_stream, None
+        if saved is None:
+            return
+        try:
+            sampler.restore(saved)
+        except ConfigError as error:
+            _log.warning("this round's data have changed since, drawing its batches anew", reason=str(error))
+
     def _publish(self, why: str) -> None:
         progress = self.progress
-        about = Version(
-            version=len(progress.rounds),
-            episodes=progress.episodes,
-            control_steps=progress.control_steps,
-            critic_updates=progress.critic_updates,
-            policy_updates=progress.policy_updates,
-            time_s=time.time(),
-            why=why,
-        )
-        self._versions.publish(about, self._policy.save, self._critic.save)
+        if self._processes.first:
+            about = Version(
+                version=len(progress.rounds),
+                episodes=progress.episodes,
+                control_steps=progress.control_steps,
+                critic_updates=progress.critic_updates,
+                policy_updates=progress.policy_updates,
+                time_s=time.time(),
+                why=why,
+            )
+            edit = self._objectives.get("edit")
+            out = self._versions.publish(
+                about, self._policy.save, self._critic.save, None if edit is None else edit.save
+            )
+            progress.critics[about.version :] = [out.critic]
+        # The others load the version as the next round's student.
+        self._processes.wait()
 
     # -- state
 
@@ -298,30 +251,36 @@ class Learner:
         progress = self.progress
         progress.seconds = time.monotonic() - self._began
         progress.saves += 1
+        if not self._processes.first:
+            return
         state = {
             "progress": asdict(progress),
             "stream": None if sampler is None else sampler.state(),
-            "critic": self._critic.state(),
-            "policy": self._policy.state(),
             "torch_rng": torch.get_rng_state(),
+            **{name: objective.state() for name, objective in self._objectives.items()},
         }
         write_state(self._folder.training, progress.saves, state)
 
     def _make_objectives(self) -> None:
-        fresh, data = self._config.fresh_critic, self._replay.offline
-        if fresh and data is None:
+        config, data = self._config, self._replay.offline
+        if config.fresh_critic and data is None:
             raise ConfigError(
                 "a fresh critic takes its statistics from offline data: give --offline, and a share above 0"
             )
         # A start brings everything but the robot.
         frames = no_frames(self._store.robot) if data is None else data.frames
+        proposals = None if data is None else data.proposals
         self._policy = self._start.policy_objective(frames, self._seed)
-        self._critic = self._start.critic_objective(frames, None if data is None else data.proposals, self._seed, fresh)
+        self._critic = self._start.critic_objective(frames, proposals, self._seed, config.fresh_critic)
+        self._objectives: dict[str, Objective] = {"critic": self._critic, "policy": self._policy}
+        if config.edits:
+            self._objectives["edit"] = self._critic.editor(config.edit_scale, config.edit_learning_rate, self._seed)
+        for objective in self._objectives.values():
+            self._processes.place(objective)
 
     def _stream_seed(self, purpose: str) -> int:
         """One seed per round and purpose."""
-        purposes = ("critic", "policy", "diagnosis")
-        words = np.random.SeedSequence([self._seed, len(self.progress.rounds), purposes.index(purpose)])
+        words = np.random.SeedSequence([self._seed, len(self.progress.rounds), _PURPOSES.index(purpose)])
         return int(words.generate_state(1, np.uint32)[0])
 
     def _interrupted(self) -> TrainingInterrupted:
@@ -338,34 +297,20 @@ class Learner:
         return self.progress.control_steps / self._store.robot.action.rate_hz / 60
 
     def _told(self, metrics: Mapping[str, float]) -> Round:
-        progress = self.progress
-        count = len(progress.rounds[-1])
-        last = set(progress.rounds[-1][-1:])
-        newest = [record.info.get("version") for record in self._store.records() if record.id in last]
-        out = len(progress.rounds) - 1
-        played = newest[0] if newest and isinstance(newest[0], int) else out
+        progress, experience = self.progress, self._experience
+        newest = progress.rounds[-1]
+        played = progress.version_of(experience.record(newest[-1]).info) if newest else None
         return Round(
             version=len(progress.rounds),
             episodes=progress.episodes,
             control_steps=progress.control_steps,
             robot_minutes=self._robot_minutes,
-            success=float(np.mean(self._success[-count:])),
-            rolling_success=float(np.mean(self._success[-_ROLLING:])),
-            utd=progress.critic_updates / max(progress.decisions - progress.warm_decisions, 1),
+            success=experience.success(len(newest)),
+            rolling_success=experience.success(_ROLLING),
+            utd=progress.critic_updates / max(progress.counted_decisions, 1),
             critic_updates=progress.critic_updates,
             policy_updates=progress.policy_updates,
-            behaviour_age=out - played,
+            behaviour_age=None if played is None else len(progress.rounds) - 1 - played,
             seconds=time.monotonic() - self._began,
             metrics=dict(metrics),
         )
-
-
-def _rewarded(frames: Frames, config: OnlineConfig) -> Frames:
-    return frames.rewarded_by_success() if config.rewards == "success" else frames
-
-
-def _offline(store: EpisodeStore | None, proposals: Proposals, config: OnlineConfig) -> Data | None:
-    """The offline episodes with the frozen policy's candidates; None where none are used."""
-    if store is None or not config.offline_share:
-        return None
-    return Data(_rewarded(load_frames(store), config), proposals.offline(store))

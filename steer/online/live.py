@@ -17,7 +17,7 @@ from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
 from steer.errors import CheckpointError
-from steer.online.learner import Round
+from steer.online.progress import Round
 from steer.serial import to_json
 
 _SHOWN = 12
@@ -34,7 +34,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Round], str]], ...] = (
     ("replayed", lambda r: _number(r, "td_error_replayed")),
     ("|weights|", lambda r: _number(r, "parameter_norm")),
     ("policy loss", lambda r: _number(r, "policy/loss")),
-    ("age", lambda r: str(r.behaviour_age)),
+    ("age", lambda r: "-" if r.behaviour_age is None else str(r.behaviour_age)),
     ("wall s", lambda r: f"{r.seconds:.0f}"),
 )
 

@@ -1,9 +1,9 @@
 """Versions: whole checkpoint folders that appear at once, and a pointer to the newest.
 
-    RUN/versions/000007/{policy,critic}   written aside, then renamed
+    RUN/versions/000007/{policy,critic}   written aside, then renamed; beside them `edit` where edits are learnt
     RUN/current.json                      a `Version` as JSON, replaced atomically
 
-Whoever reads the pointer finds both folders whole, whenever the writer dies.
+Whoever reads the pointer finds these folders whole, whenever the writer dies.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ KEPT = 20
 
 @dataclass(frozen=True)
 class Version:
-    """One published pair of models. policy, critic: their checkpoints' versions; time_s: Unix seconds."""
+    """Models that were published together. policy, critic, edit: their checkpoints' versions; time_s: Unix seconds."""
 
     version: int
     policy: str = ""
@@ -36,6 +36,7 @@ class Version:
     policy_updates: int = 0
     time_s: float = 0.0
     why: str = ""
+    edit: str = ""
 
 
 class Versions:
@@ -46,7 +47,7 @@ class Versions:
         self._pointer = run / "current.json"
 
     def folder(self, version: int) -> Path:
-        """Where a version's `policy` and `critic` lie."""
+        """Where a version's `policy`, `critic` and, if there is one, `edit` lie."""
         return self._folder / f"{version:06d}"
 
     def current(self) -> Version:
@@ -62,9 +63,13 @@ class Versions:
         return from_json(Version, content, str(self._pointer))
 
     def publish(
-        self, about: Version, save_policy: Callable[[Path], str], save_critic: Callable[[Path], str]
+        self,
+        about: Version,
+        save_policy: Callable[[Path], str],
+        save_critic: Callable[[Path], str],
+        save_edit: Callable[[Path], str] | None = None,
     ) -> Version:
-        """Write both models, then move the pointer; returns `about` with their versions filled in.
+        """Write the models, then move the pointer; returns `about` with their versions filled in.
 
         A version that is there already (its publisher died before it said so) is replaced.
         """
@@ -74,6 +79,8 @@ class Versions:
         try:
             aside.mkdir(parents=True)
             about = replace(about, policy=save_policy(aside / "policy"), critic=save_critic(aside / "critic"))
+            if save_edit is not None:
+                about = replace(about, edit=save_edit(aside / "edit"))
             fsync_tree(aside)
             replace_folder(aside, target)
             self._point(about)

@@ -1,5 +1,7 @@
 """`Replay`: what the critic learns from. Offline frames stay as they are; online ones grow by whole episodes, one round at a time.
 
+A round costs what its own episodes cost, however many there are already (`steer.data.growing`).
+
 Monte-Carlo returns need whole episodes, so nothing of an episode is seen before its end. Streams are drawn per round from the
 run's seed: they continue exactly from a saved position as long as the round has the episodes it had.
 """
@@ -14,7 +16,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from steer.data.frames import Frames, join_frames
+from steer.data.frames import MEMORY_LIMIT_BYTES, Frames
+from steer.data.growing import GrowingArray, GrowingFrames
 from steer.data.sampling import Transitions, join_transitions
 from steer.errors import ConfigError
 from steer.training.objective import Sampler
@@ -30,15 +33,14 @@ class Data:
     frames: Frames
     proposals: Float[np.ndarray, "f k h a"]
 
-    def join(self, other: Data) -> Data:
-        """Both, this one first."""
-        return Data(join_frames([self.frames, other.frames]), np.concatenate([self.proposals, other.proposals]))
-
 
 class Replay:
     """Offline and online data, and batches that mix them."""
 
-    def __init__(self, offline: Data | None, offline_share: float) -> None:
+    def __init__(
+        self, offline: Data | None, offline_share: float, memory_limit_bytes: int = MEMORY_LIMIT_BYTES
+    ) -> None:
+        """memory_limit_bytes: of each online array; a larger one lies in a temporary file."""
         if offline is None and offline_share > 0:
             raise ConfigError(
                 f"{offline_share:g} of each batch should be offline data, but there is none: give --offline, or an "
@@ -46,11 +48,21 @@ class Replay:
             )
         self.offline = offline if offline_share > 0 else None
         self.online: Data | None = None
-        self._share = offline_share
+        self._share, self._limit = offline_share, memory_limit_bytes
+        self._frames = GrowingFrames(memory_limit_bytes)
+        self._proposals: GrowingArray | None = None
 
     def grow(self, new: Data) -> None:
         """Add a round's episodes."""
-        self.online = new if self.online is None else self.online.join(new)
+        if self._proposals is None:
+            self._proposals = GrowingArray(new.proposals.shape[1:], new.proposals.dtype, self._limit)
+        self.online = Data(self._frames.append(new.frames), self._proposals.append(new.proposals))
+
+    def relabel(self, frames: Frames) -> None:
+        """The online episodes with other outcomes; nothing else of them may differ."""
+        assert self.online is not None
+        self._frames.frames = frames
+        self.online = replace(self.online, frames=frames)
 
     def sampler(self, make: MakeSampler, batch_size: int, seed: int) -> MixedSampler:
         """Batches of `batch_size` rows with the wanted share of offline ones."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -16,14 +16,13 @@ from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
 from steer.errors import ConfigError
+from steer.training.device import Precision, make_accelerator
 from steer.training.interrupts import Interrupts
 from steer.training.meter import Meter
 from steer.training.objective import Objective, Placed, Sampler
 from steer.training.progress import TrainingProgress
 from steer.training.run_folder import RunFolder
 from steer.training.state import read_state, write_state
-
-Precision = Literal["no", "bf16", "fp16"]
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -73,7 +72,7 @@ def train(
     folder = RunFolder(out)
     if resume and folder.finished:
         return folder.path
-    accelerator = _accelerator(config)
+    accelerator = make_accelerator(config.device, config.precision)
     if accelerator.is_main_process:
         folder.claim(resume, overwrite)
     accelerator.wait_for_everyone()
@@ -174,14 +173,3 @@ class _Run:
         if writer is not None:
             for name, value in means.items():
                 writer.add_scalar(name, value, self.step)
-
-
-def _accelerator(config: LoopConfig) -> Accelerator:
-    """accelerate's view of the device; announces nothing itself."""
-    if config.device == "cpu":
-        return Accelerator(cpu=True, mixed_precision=config.precision)
-    if config.device != "auto":
-        if not torch.cuda.is_available():
-            raise ConfigError(f"device {config.device!r}: no CUDA device is here: use --device cpu")
-        torch.cuda.set_device(torch.device(config.device))
-    return Accelerator(mixed_precision=config.precision)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from steer.data.sampling import ChunkSampler
 from steer.data.store import EpisodeStore
 from steer.observation import Batch
 from steer.online.config import Improve, OnlineConfig
-from steer.online.improve import better_chunks, policy_sampler
+from steer.online.improve import better_chunks, imitable, policy_sampler
 from steer.online.replay import Data
 from steer.spec import Array
 from tests.fakes import ROBOT, FakeCritic
@@ -101,3 +103,59 @@ def test_targets_are_found_for_so_many_states_at_most(online: Data) -> None:
     sampler = policy_sampler(config, online, FakeCritic(), None, chunks, 0)
     assert sampler is not None
     assert len(np.unique(sampler.sample().actions.reshape(64, -1), axis=0)) <= 3
+
+
+def flagged(online: Data, name: str, rows: Sequence[int]) -> Data:
+    flag = np.zeros(len(online.frames), np.bool_)
+    flag[list(rows)] = True
+    return Data(replace(online.frames, flags={**online.frames.flags, name: flag}), online.proposals)
+
+
+def test_a_persons_chunks_are_imitated_in_failed_episodes_too_and_weigh_more(online: Data) -> None:
+    # Episodes of 8 steps: 0 succeeded (frames 0-8), 1 failed (frames 9-17). A person acts in 4 steps of each.
+    data = flagged(online, "intervention", [2, 3, 4, 5, *range(12, 16)])
+    index, weights = imitable(data.frames, 4, 3.0)
+    assert weights is not None
+    assert index.tolist() == [*range(8), 12, *range(27, 35)]
+    assert index[weights == 3.0].tolist() == [2, 12]
+    assert set(weights.tolist()) == {1.0, 3.0}
+
+    config = OnlineConfig(policy_batch_size=256, intervention_weight=3.0, improve="both")
+    sampler = policy_sampler(config, data, FakeCritic(), None, chunks, 0)
+    assert sampler is not None
+    batch = sampler.sample()
+    assert batch.weights is not None
+    assert batch.weights.shape == (256,)
+    # Failed toys step by -0.05: among what is imitated only the person's.
+    assert set(batch.weights[:128][(batch.actions[:128] < 0).all((1, 2))]) == {np.float32(3)}
+    assert (batch.weights[128:] == 1).all()
+
+
+def test_a_weight_of_zero_leaves_a_persons_chunks_out(online: Data) -> None:
+    data = flagged(online, "intervention", range(0, 18))
+    index, _ = imitable(data.frames, 4, 0.0)
+    assert index.tolist() == list(range(27, 35))
+
+
+def test_a_held_step_is_nobodys_action(online: Data) -> None:
+    data = flagged(online, "held", [3])
+    index, weights = imitable(data.frames, 4, 2.0)
+    assert weights is None
+    assert index.tolist() == [*range(4, 8), *range(27, 35)]
+
+    # The one chunk that the critic would like best holds such a step.
+    actions, proposals = data.frames.actions.copy(), np.full_like(data.proposals, -0.1)
+    actions[:8] = np.array([0.05, -0.02, 0.01], np.float32) / 4
+    data = Data(replace(data.frames, actions=actions), proposals)
+    rows = np.array([0, 4])
+    better = better_chunks(data, rows, FakeCritic(), None)
+    assert (better[0] == np.float32(-0.1)).all()
+    np.testing.assert_array_equal(better[1], actions[4:8])
+
+
+def test_without_interventions_the_stream_is_that_of_the_successful_episodes(online: Data) -> None:
+    sampler = policy_sampler(OnlineConfig(policy_batch_size=32), online, FakeCritic(), None, chunks, 5)
+    assert sampler is not None
+    batch, plain = sampler.sample(), chunks(32, online.frames.subset([0, 3]), 5).sample()
+    assert batch.weights is None
+    np.testing.assert_array_equal(batch.arrays["state"], plain.arrays["state"])

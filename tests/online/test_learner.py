@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import torch
 from steer import registry
 from steer.checkpoints import read_checkpoint
 from steer.data.store import EpisodeStore
+from steer.decision import Request
 from steer.errors import ConfigError
+from steer.online.config import Improve
 from steer.online.publish import Versions
 from steer.training.loop import TrainingInterrupted
 from tests.online.toys import Run
@@ -59,23 +62,27 @@ def test_versions_are_checkpoints_that_serve_and_the_first_is_the_start(models: 
     registry.engine(str(versions.folder(1) / "policy"), str(versions.folder(1) / "critic"))
 
 
+@pytest.mark.parametrize("improve", ["both", "edit+success"])
 @pytest.mark.parametrize("stop_after", [5, 8, 13])
-def test_a_stopped_run_goes_on_with_the_same_numbers(models: Path, tmp_path: Path, stop_after: int) -> None:
-    whole = Run(models, tmp_path / "whole", improve="both")
+def test_a_stopped_run_goes_on_with_the_same_numbers(
+    models: Path, tmp_path: Path, stop_after: int, improve: Improve
+) -> None:
+    whole = Run(models, tmp_path / "whole", improve=improve)
     whole.learner.run(4)
-    cut = Run(models, tmp_path / "cut", stop_after=stop_after, improve="both")
+    cut = Run(models, tmp_path / "cut", stop_after=stop_after, improve=improve)
     with pytest.raises(TrainingInterrupted, match="--resume"):
         cut.learner.run(4)
 
-    again = Run(models, tmp_path / "cut", improve="both")
+    again = Run(models, tmp_path / "cut", improve=improve)
     again.learner.resume()
     again.learner.run(4)
 
     assert again.learner.progress.critic_updates == whole.learner.progress.critic_updates
     assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(again), strict=True))
     newest = Versions(tmp_path / "whole").folder(2), Versions(tmp_path / "cut").folder(2)
-    one, two = (read_checkpoint(path / "policy").weights for path in newest)
-    assert all(np.array_equal(one[key], two[key]) for key in one)
+    for name in ("policy", "edit") if "edit" in improve else ("policy",):
+        one, two = (read_checkpoint(path / name).weights for path in newest)
+        assert all(np.array_equal(one[key], two[key]) for key in one)
 
 
 def test_a_frozen_store_gives_a_hundred_equal_losses_after_a_resume(models: Path, tmp_path: Path) -> None:
@@ -148,6 +155,59 @@ def test_the_policy_stays_as_it_is_where_only_the_critic_learns(models: Path, tm
     assert run.rounds[0].policy_updates == 0
 
 
+def test_an_edit_actor_learns_beside_a_policy_that_stays_and_is_published(models: Path, tmp_path: Path) -> None:
+    run = Run(models, tmp_path / "run", improve="edit", edit_utd=3.0, conservative=False, fresh_critic=True, members=3)
+    run.learner.run(4)
+
+    versions = Versions(tmp_path / "run")
+    assert run.learner.progress.edit_updates == 24
+    assert {"edit/gain", "edit/entropy", "edit/temperature"} <= set(run.rounds[-1].metrics)
+    first, last = versions.folder(0), versions.folder(2)
+    assert versions.current().edit == read_checkpoint(last / "edit").version
+    for name, stays in (("policy", True), ("edit", False)):
+        one, two = (read_checkpoint(folder / name).weights for folder in (first, last))
+        assert all(np.array_equal(one[key], two[key]) for key in one) == stays
+    engine = registry.engine(str(last / "policy"), str(last / "critic"), f"edit:{last / 'edit'}")
+    observation = engine.observation.generate(np.random.default_rng(0))
+    decision = engine.decide([Request(observation, seed=1, num_samples=3)])[0]
+    assert decision.origins == ("policy",) * 3 + ("edit",) * 3
+
+
+def test_the_played_version_is_known_by_its_number_or_its_critic(models: Path, tmp_path: Path) -> None:
+    run = Run(models, tmp_path / "run", improve="none")
+    run.learner.run(4)
+    progress = run.learner.progress
+    # The toys' episodes all name version 0.
+    assert [r.behaviour_age for r in run.rounds] == [0, 1]
+    assert len(set(progress.critics)) == 3
+    assert progress.version_of({"critic_version": progress.critics[1]}) == 1
+    assert progress.version_of({"critic_version": "another"}) is None
+    assert replace(progress, critics=["a", "a", "b"]).version_of({"critic_version": "a"}) == 1
+
+
+def test_diagnostics_are_of_the_data_they_name(models: Path, tmp_path: Path) -> None:
+    run = Run(models, tmp_path / "run", improve="none")
+    norm = np.sqrt(sum(np.square(value).sum() for value in read_checkpoint(models / "critic").weights.values()))
+    seen: list[tuple[bool, int]] = []
+    td_error = run.learner._critic.td_error
+
+    def noted(batch: Any) -> float:
+        # The offline episodes of the toys begin elsewhere than the online ones, whose states are in steps of 0.02.
+        newest = run.learner._experience.newest
+        assert newest is not None
+        known = {row.tobytes() for row in newest.frames.observations["state"]}
+        states = batch.arrays["state"][:, -1]
+        seen.append((all(row.tobytes() in known for row in states), run.learner.progress.critic_updates))
+        return td_error(batch)
+
+    run.learner._critic.td_error = noted  # type: ignore[method-assign]  # watched
+    run.learner.run(4)
+
+    assert seen == [(True, 0), (False, 0), (True, 8), (False, 8)]
+    assert run.rounds[0].metrics["parameter_norm"] == pytest.approx(norm)
+    assert run.rounds[1].utd == pytest.approx(16 / 8)
+
+
 def test_a_corrected_label_is_learnt_from_in_the_next_round(models: Path, tmp_path: Path) -> None:
     run = Run(models, tmp_path / "run")
     run.learner.run(2)
@@ -176,3 +236,20 @@ def test_a_segment_damaged_since_costs_its_episodes_and_not_the_run(models: Path
     assert again.learner._replay.online is not None
     assert len(again.learner._replay.online.frames.ids) == 4
     assert [r.episodes for r in again.rounds] == [4]
+
+
+def test_a_label_that_changes_in_mid_round_does_not_stop_a_run(models: Path, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"improve": "success", "policy_utd": 5.0}
+    cut = Run(models, tmp_path / "run", save_every=1, **changes)
+    cut.learner._stop = lambda: cut.learner.progress.policy_updates >= 3
+    with pytest.raises(TrainingInterrupted):
+        cut.learner.run(2)
+    store = EpisodeStore.open(cut.folder.episodes)
+    store.label(store.records()[1].id, True, "key")
+
+    again = Run(models, tmp_path / "run", **changes)
+    again.learner.resume()
+    again.learner.run(2)
+
+    assert again.rounds[-1].policy_updates == 20
+    assert again.rounds[-1].success == 1.0

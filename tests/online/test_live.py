@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from steer.online.learner import Round
 from steer.online.live import LiveRun, read_rounds
+from steer.online.progress import Round
 
 
 def told(version: int, **metrics: float) -> Round:

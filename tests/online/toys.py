@@ -20,7 +20,8 @@ from steer.engine import Engine
 from steer.evaluation.rollout import RolloutSettings, rollout
 from steer.online.actor import Scene
 from steer.online.config import OnlineConfig
-from steer.online.learner import Learner, Round
+from steer.online.learner import Learner
+from steer.online.progress import Round
 from steer.online.run_folder import OnlineFolder
 from steer.online.start import Start
 from steer.online.store import online_store
