@@ -58,7 +58,7 @@ class Verdict:
 class Guard:
     """When to give a version up."""
 
-    evidence: float = 13.0
+    evidence: float = 15.0
     """How much more likely 'worse' must be than 'as before'."""
     reference: int = 100
     """Episodes of earlier versions to compare with, the last ones."""
