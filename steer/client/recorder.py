@@ -85,7 +85,10 @@ class Recorder:
     def __init__(self, store: EpisodeStore, source: str = "policy", max_steps: int = 20_000) -> None:
         """max_steps: steps in memory before further ones are dropped; 20,000 are 17 minutes at 20 Hz."""
         self.counts: Counter[str] = Counter()
-        """"episodes" published, "dropped" steps, "incomplete" episodes, "failed" writes (what can be is written later)."""
+        """"episodes" published, "dropped" steps, "incomplete" episodes, "failed" writes (what can be is written later).
+
+        "lost" episodes: nothing could be written for so long that `max_steps` were waiting for it.
+        """
         self._store = store
         self._source = source
         self._queue: queue.Queue[Step | tuple[End, bool] | None] = queue.Queue(max_steps)
@@ -151,9 +154,22 @@ class Recorder:
                 self._publish_by = 0.0
 
     def _write(self, steps: list[Step], end: End) -> None:
+        if not self._has_room(len(steps)):
+            if not self.counts["lost"]:
+                _log.error(
+                    "the disk takes nothing and memory is full: episodes are lost", waiting=self._writer.buffered
+                )
+            self.counts["lost"] += 1
+            return
         if not self._writer.buffered:
             self._publish_by = time.monotonic() + PUBLISH_AFTER_S
         self._try(lambda: self._writer.add(to_episode(steps, end, self._source)))
+
+    def _has_room(self, steps: int) -> bool:
+        """May so many more wait for the disk? What is there is written first, if it can be."""
+        if self._writer.buffered_steps + steps > self._max_steps:
+            self._try(self._writer.flush)
+        return self._writer.buffered_steps + steps <= self._max_steps
 
     def _try(self, write: Callable[[], object]) -> None:
         try:

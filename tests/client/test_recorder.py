@@ -156,3 +156,27 @@ def test_a_failing_disk_is_counted_and_later_episodes_are_still_written(tmp_path
             recorder.end(end(1))
     assert (recorder.counts["failed"], recorder.counts["episodes"]) == (1, 1)
     assert store.refresh() == 1
+
+
+def test_memory_is_bounded_while_the_disk_takes_nothing(tmp_path: Path) -> None:
+    store = EpisodeStore.create(tmp_path / "store", ROBOT)
+    with Recorder(store, max_steps=3) as recorder:
+        with patch.object(EpisodeWriter, "flush", side_effect=StoreError("no space left")):
+            for _ in range(5):
+                record(recorder)
+                wait_until(recorder._queue.empty)
+            wait_until(lambda: recorder.counts["lost"] == 2)
+        record(recorder)
+    assert recorder.counts["episodes"] == 4
+    assert store.refresh() == 4
+
+
+def test_long_episodes_are_written_when_together_they_are_too_many_for_memory(tmp_path: Path) -> None:
+    store = EpisodeStore.create(tmp_path / "store", ROBOT)
+    with Recorder(store, max_steps=3) as recorder:
+        for _ in range(3):
+            recorder.step(step(0))
+            recorder.step(step(1))
+            recorder.end(end(2))
+            wait_until(recorder._queue.empty)
+    assert (recorder.counts["lost"], recorder.counts["episodes"]) == (0, 3)
