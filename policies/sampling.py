@@ -1,6 +1,7 @@
 """`ChunkPolicy`: what our own policies share when they serve: checks, transforms, keyed noise, committed steps, bounds.
 
-A family says what it computes once per observation (`context`) and how noise becomes chunks in the model's units (`propose`).
+A family says what it computes once per observation (`context`) and how noise becomes chunks in the model's units (`propose`); one
+whose candidates do not come from Gaussian noise overrides `draw` instead.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class ChunkContext:
     """computed: what does not depend on the candidate, for `batch` = B observations, in the family's own form."""
 
     batch: int
-    computed: Tensor
+    computed: Any
 
 
 class ChunkPolicy:
@@ -41,7 +42,7 @@ class ChunkPolicy:
         self._device = torch.device(device)
         self._network: Any = _for_inference(network.to(self._device))
 
-    def context(self, features: Float[Tensor, "b f"]) -> Tensor:
+    def context(self, features: Float[Tensor, "b *f"]) -> Any:
         """Everything that does not depend on the candidate, from the encoder's features."""
         raise NotImplementedError
 
@@ -50,6 +51,19 @@ class ChunkPolicy:
     ) -> Float[Tensor, "b k c"]:
         """Chunks in the model's units from noise that the temperature has scaled. committed: their first entries, if known."""
         raise NotImplementedError
+
+    def draw(
+        self,
+        computed: Any,
+        num_samples: int,
+        seeds: Int[np.ndarray, " b"],
+        temperature: float,
+        committed: Float[Tensor, "b 1 d"] | None,
+    ) -> Float[Tensor, "b k c"]:
+        """Chunks in the model's units: by default `propose` of noise keyed by (seed, k)."""
+        shape = (self.spec.horizon, self.spec.action.size)
+        noise = torch.from_numpy(candidate_noise(seeds, num_samples, shape)).to(self._device)
+        return self.propose(computed, noise.flatten(2).mul_(temperature), committed)
 
     @torch.inference_mode()
     def encode(self, observations: Batch) -> ChunkContext:
@@ -71,15 +85,14 @@ class ChunkPolicy:
         temperature: float = 1.0,
         committed: Float[np.ndarray, "b d a"] | None = None,
     ) -> Float[np.ndarray, "b k h a"]:
-        """K chunks per observation; temperature scales the noise, at 0 all candidates are the same."""
+        """K chunks per observation; temperature scales the noise (or divides the logits), at 0 all candidates are the same."""
         held = 0 if committed is None else committed.shape[1]
         self.spec.check_request(num_samples, temperature, held)
         if len(seeds) != context.batch:
             raise SpecError(f"seeds: got {len(seeds)}, expected one for each of the {context.batch} observations")
         shape = (self.spec.horizon, self.spec.action.size)
-        noise = torch.from_numpy(candidate_noise(seeds, num_samples, shape)).to(self._device)
         known = self._known(committed, context.batch) if committed is not None and held and self.spec.inpaints else None
-        chunks = self.propose(context.computed, noise.flatten(2).mul_(temperature), known)
+        chunks = self.draw(context.computed, num_samples, np.asarray(seeds), temperature, known)
         actions = self._transforms.to_robot(chunks.cpu().numpy().reshape(context.batch, num_samples, *shape))
         if committed is not None and known is not None:
             actions[:, :, :held] = committed[:, None]

@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from policies.config import chunk_sampler, require_torch
 from policies.diffusion.config import DiffusionConfig
-from steer.model_name import ModelName
-from steer.options import integer
-from steer.registry import Family, Trainable
+from policies.family import chunk_family
 
 if TYPE_CHECKING:
     from policies.diffusion.objective import DiffusionObjective
     from policies.diffusion.policy import DiffusionPolicy
-    from steer.checkpoints import Checkpoint
-    from steer.data.frames import Frames
 
 
-def load(name: ModelName) -> DiffusionPolicy:
-    """`diffusion:PATH?device=cpu&inference_steps=8`."""
-    require_torch("running a diffusion policy")
+def _policy() -> type[DiffusionPolicy]:
     from policies.diffusion.policy import DiffusionPolicy
 
-    name.refuse_unknown("device", "inference_steps")
-    steps = integer(name.options, "inference_steps", 0) if "inference_steps" in name.options else None
-    return DiffusionPolicy.load(Path(name.place), name.options.get("device", "cpu"), steps)
+    return DiffusionPolicy
 
 
-def objective(
-    config: DiffusionConfig, frames: Frames, seed: int = 0, start: Checkpoint | None = None
-) -> DiffusionObjective:
-    """What trains a diffusion policy on these frames, or trains the one in `start` further."""
-    require_torch("training a diffusion policy")
+def _objective() -> type[DiffusionObjective]:
     from policies.diffusion.objective import DiffusionObjective
 
-    return DiffusionObjective(config, frames, seed, start)
+    return DiffusionObjective
 
 
-FAMILY = Family(
-    kind="diffusion",
-    summary="DDIM over action chunks from states or images (Chi et al. 2023)",
-    load=load,
-    trainable=Trainable(DiffusionConfig, objective, chunk_sampler),
+FAMILY = chunk_family(
+    "diffusion",
+    "DDIM over action chunks from states or images (Chi et al. 2023)",
+    DiffusionConfig,
+    _policy,
+    _objective,
+    options=("inference_steps",),
 )

@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from policies.config import chunk_sampler, require_torch
+from policies.family import chunk_family
 from policies.flow.config import FlowConfig
-from steer.model_name import ModelName
-from steer.options import integer
-from steer.registry import Family, Trainable
 
 if TYPE_CHECKING:
     from policies.flow.objective import FlowObjective
     from policies.flow.policy import FlowPolicy
-    from steer.checkpoints import Checkpoint
-    from steer.data.frames import Frames
 
 
-def load(name: ModelName) -> FlowPolicy:
-    """`flow:PATH?device=cpu&inference_steps=8`."""
-    require_torch("running a flow policy")
+def _policy() -> type[FlowPolicy]:
     from policies.flow.policy import FlowPolicy
 
-    name.refuse_unknown("device", "inference_steps")
-    steps = integer(name.options, "inference_steps", 0) if "inference_steps" in name.options else None
-    return FlowPolicy.load(Path(name.place), name.options.get("device", "cpu"), steps)
+    return FlowPolicy
 
 
-def objective(config: FlowConfig, frames: Frames, seed: int = 0, start: Checkpoint | None = None) -> FlowObjective:
-    """What trains a flow policy on these frames, or trains the one in `start` further."""
-    require_torch("training a flow policy")
+def _objective() -> type[FlowObjective]:
     from policies.flow.objective import FlowObjective
 
-    return FlowObjective(config, frames, seed, start)
+    return FlowObjective
 
 
-FAMILY = Family(
-    kind="flow",
-    summary="Rectified flow over action chunks, by Euler steps (Liu et al. 2023; Black et al. 2024)",
-    load=load,
-    trainable=Trainable(FlowConfig, objective, chunk_sampler),
+FAMILY = chunk_family(
+    "flow",
+    "Rectified flow over action chunks, by Euler steps (Liu et al. 2023; Black et al. 2024)",
+    FlowConfig,
+    _policy,
+    _objective,
+    options=("inference_steps",),
 )
