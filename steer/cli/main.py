@@ -17,7 +17,8 @@ from steer.errors import MissingExtraError, SteerError
 COMMANDS = {
     "collect": ("Collect", "record scripted, mixed-quality demonstrations in simulation"),
     "convert": ("Convert", "turn other people's episodes into an episode store"),
-    "train": ("Train", "train a policy or a critic from an episode store"),
+    "train": ("Train", "train a policy, a critic or a success classifier from an episode store"),
+    "label": ("Label", "say which episodes succeeded, by hand or by a classifier"),
     "finetune": ("FineTune", "improve a policy and its critic while the robot works"),
     "curve": ("Curve", "measure what fine-tuning was worth, version by version"),
     "inspect": ("Inspect", "print what a checkpoint or an episode store says of itself"),

@@ -1,4 +1,4 @@
-"""`steer train policy|critic STORE OUT [--kind KIND]`: train a model from an episode store.
+"""`steer train policy|critic|reward STORE OUT [--kind KIND]`: train a model from an episode store.
 
 Every hyper-parameter of the kind's configuration is a flag, so the command is made for the kind that `--kind` names.
 """
@@ -6,10 +6,10 @@ Every hyper-parameter of the kind's configuration is a flag, so the command is m
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar, Union
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union
 
 import torch
 import tyro
@@ -17,24 +17,24 @@ from rich.console import Console
 from rich.table import Table
 
 from steer import registry
-from steer.checkpoints import add_document, read_checkpoint
+from steer.checkpoints import Checkpoint, add_document, read_checkpoint
+from steer.classifier import CLASSIFIERS, load_classifier
 from steer.data.candidates import candidates
 from steer.data.frames import Frames, load_frames
 from steer.data.store import EpisodeStore
 from steer.errors import ConfigError
 from steer.progress import ProgressBar
+from steer.serial import from_json
 from steer.spec import Array
 from steer.steering import check_compatible
 from steer.training.loop import LoopConfig, TrainingInterrupted, train
 from steer.training.run_folder import RunFolder
 
-if TYPE_CHECKING:
-    from steer.evaluation.verdict import Verdict
-
 C = TypeVar("C")
 
 # What is trained when `--kind` is not given.
-_DEFAULT = {registry.POLICIES: "diffusion", registry.CRITICS: "q"}
+_DEFAULT = {registry.POLICIES: "diffusion", registry.CRITICS: "q", CLASSIFIERS: "reward"}
+_GROUPS = {"policy": registry.POLICIES, "critic": registry.CRITICS, "reward": CLASSIFIERS}
 
 
 def _trainables(group: str) -> Iterator[tuple[str, registry.Trainable]]:
@@ -106,6 +106,8 @@ class TrainPolicy(_Training, Generic[C]):
     """Train a policy on every window of every episode, successful or not."""
 
     kind: Annotated[str, _help(registry.POLICIES)] = _DEFAULT[registry.POLICIES]
+    start: str = ""
+    """Checkpoint folder to train further; the flags' defaults are then its own. Adapters (--lora-rank) need one."""
     config: Annotated[C, tyro.conf.arg(name="")]
 
     def run(self) -> None:
@@ -113,7 +115,8 @@ class TrainPolicy(_Training, Generic[C]):
         config: Any = self.config
         frames = load_frames(EpisodeStore.open(self.store))
         trainable = _trainable(registry.POLICIES, config)
-        objective = trainable.objective(config, frames, seed=self.seed)
+        start = read_checkpoint(Path(self.start)) if self.start else None
+        objective = trainable.objective(config, frames, seed=self.seed, start=start)
         sampler = trainable.sampler(config, frames, seed=self.seed)
         self._train(objective, sampler, config.steps, "policy")
         _say(f"policy {self.out}, version {read_checkpoint(self.out).version}")
@@ -156,7 +159,8 @@ class TrainCritic(_Training, Generic[C]):
         )
         add_document(self.out, "verdict", result)
         _say(f"critic {self.out}, version {read_checkpoint(self.out).version}")
-        _print_verdict(result, len(held_out))
+        _print_figures(result.figures, len(held_out))
+        _say(f"This critic {result}.")
 
     def _rewarded(self, frames: Frames) -> Frames:
         if self.rewards == "success":
@@ -183,6 +187,35 @@ class TrainCritic(_Training, Generic[C]):
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainReward(_Training, Generic[C]):
+    """Train a success classifier on labelled episodes, then judge on held-out ones whether it may label others."""
+
+    kind: Annotated[str, _help(CLASSIFIERS)] = _DEFAULT[CLASSIFIERS]
+    held_out: float = 0.2
+    """Share of the episodes that the verdict is based on and the training never sees."""
+    config: Annotated[C, tyro.conf.arg(name="")]
+
+    def run(self) -> None:
+        from steer.evaluation.classifier import judge_classifier
+
+        self._prepare()
+        config: Any = self.config
+        store = EpisodeStore.open(self.store)
+        labelled = [index for index, record in enumerate(store.records()) if record.success is not None]
+        frames, held_out = load_frames(store, labelled).split(self.held_out, self.seed)
+        trainable = _trainable(CLASSIFIERS, config)
+        objective = trainable.objective(config, frames, seed=self.seed)
+        sampler = trainable.sampler(config, frames, seed=self.seed)
+        self._train(objective, sampler, config.steps, "reward")
+        classifier = load_classifier(str(self.out))
+        result = judge_classifier(classifier, held_out)
+        add_document(self.out, "verdict", result)
+        _say(f"classifier {self.out}, version {classifier.version}")
+        _print_figures(result.figures, len(held_out.lengths))
+        _say(f"This classifier {result}.")
+
+
 def _trainable(group: str, config: Any) -> registry.Trainable:
     """The family that a configuration belongs to."""
     for _, trainable in _trainables(group):
@@ -191,19 +224,18 @@ def _trainable(group: str, config: Any) -> registry.Trainable:
     raise ConfigError(f"no installed family is trained with a {type(config).__name__}")
 
 
-def _print_verdict(result: Verdict, episodes: int) -> None:
-    """A table of the figures, intervals in brackets, and the sentence that matters last."""
+def _print_figures(figures: Mapping[str, float], episodes: int) -> None:
+    """A table of the figures, intervals in brackets."""
     table = Table(title=f"Verdict on {episodes} held-out episodes", title_justify="left")
     table.add_column("figure")
     table.add_column("value", justify="right")
-    for name, value in result.figures.items():
+    for name, value in figures.items():
         if name.endswith(("_low", "_high")):
             continue
-        low, high = result.figures.get(f"{name}_low"), result.figures.get(f"{name}_high")
+        low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
         interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
         table.add_row(name.replace("_", " "), f"{value:.4g}{interval}", style="bold" if interval else None)
     Console(soft_wrap=True).print(table)
-    _say(f"This critic {result}.")
 
 
 def _say(text: str) -> None:
@@ -214,14 +246,25 @@ def command(words: Sequence[str]) -> Any:
     """The arguments of `steer train`, with the flags of the kinds that these words choose."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--kind", default="")
+    parser.add_argument("--start", default="")
     chosen, rest = parser.parse_known_args(list(words))
-    group = registry.CRITICS if rest[:1] == ["critic"] else registry.POLICIES
-    kinds = {**_DEFAULT, group: chosen.kind or _DEFAULT[group]}
-    policy, critic = (_config(each, kinds[each]) for each in (registry.POLICIES, registry.CRITICS))
+    asked = _GROUPS.get(rest[0] if rest else "", registry.POLICIES)
+    start = read_checkpoint(Path(chosen.start)) if chosen.start else None
+    kinds = {**_DEFAULT, asked: chosen.kind or (_DEFAULT[asked] if start is None else start.kind)}
+    policy, critic, reward = (_config(group, kinds[group]) for group in _GROUPS.values())
     return Union[  # noqa: UP007 - made of what was found
-        Annotated[TrainPolicy[policy], tyro.conf.subcommand("policy")],  # type: ignore[valid-type]
+        Annotated[TrainPolicy[policy], tyro.conf.subcommand("policy", **_defaults(policy, start))],  # type: ignore[valid-type]
         Annotated[TrainCritic[critic], tyro.conf.subcommand("critic")],  # type: ignore[valid-type]
+        Annotated[TrainReward[reward], tyro.conf.subcommand("reward")],  # type: ignore[valid-type]
     ]
+
+
+def _defaults(config: type[Any], start: Checkpoint | None) -> dict[str, Any]:
+    """The configuration of the checkpoint that is trained further, as what is not given as a flag."""
+    if start is None:
+        return {}
+    stored = from_json(config, start.config, f"{start.path}: config")
+    return {"default": TrainPolicy(store=tyro.MISSING, out=tyro.MISSING, kind=start.kind, config=stored)}
 
 
 def _config(group: str, kind: str) -> type[Any]:

@@ -190,7 +190,7 @@ def _figures(
     states_of = [np.flatnonzero(inverse == e) for e in range(len(episodes))]
 
     def interval(of_episodes: Callable[[Int[np.ndarray, " e"]], float]) -> Interval:
-        return _bootstrap(of_episodes, len(episodes), resamples, rng)
+        return bootstrap(of_episodes, len(episodes), resamples, rng)
 
     def correlation(chosen: Int[np.ndarray, " e"]) -> float:
         index = np.concatenate([states_of[e] for e in chosen])
@@ -290,7 +290,7 @@ def spearman(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float:
     return float((ranks_a * ranks_b).sum() / scale) if scale > 0 else 0.0
 
 
-def _bootstrap(
+def bootstrap(
     statistic: Callable[[Int[np.ndarray, " e"]], float], episodes: int, resamples: int, rng: np.random.Generator
 ) -> Interval:
     """The statistic of all episodes, and the middle 95 % of it over redrawn ones; [0, 1] where it cannot be computed."""
