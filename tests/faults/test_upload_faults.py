@@ -104,7 +104,7 @@ def test_a_server_killed_in_mid_upload_is_waited_for_and_nothing_is_lost(
 ) -> None:
     server, address = bench.serve("--experience", str(store))
     with StallingLine(address, stall_after=4 << 20) as line:
-        run = bench.run(line.address, "--record", str(robot), "--upload")
+        run = bench.run(line.address, "--record", str(robot), "--upload", "--give-up-s", "600")
         run.wait_for("moving")
         record_large(robot, [1.0, 2.0])
         assert line.stalled.wait(WAIT_S)
@@ -130,7 +130,7 @@ def test_a_server_killed_again_and_again_acknowledges_nothing_that_is_lost(
 ) -> None:
     recorded(robot, [float(value) for value in range(16)])
     server, address = bench.serve("--experience", str(store))
-    upload = bench.steer("upload", str(robot), "--server", address)
+    upload = bench.steer("upload", str(robot), "--server", address, "--give-up-s", "600")
     for _ in range(2):
         server.wait_for("segment received")
         server.signal(signal.SIGKILL)
