@@ -7,7 +7,7 @@ PACKAGES := steer policies critics robots sim
 # Worker processes share the cores: one thread each.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install test check format proto demo clean install-lerobot test-lerobot
+.PHONY: install test check format proto demo finetune-demo clean install-lerobot test-lerobot
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -37,6 +37,13 @@ proto: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/steer demo --out runs/demo $(if $(FAST),--fast) $(if $(SEED),--seed $(SEED))
+
+# Goes on from the demo, whose checkpoints it makes when they are missing; a run that was stopped goes on.
+finetune-demo: $(STAMP)
+	test -f runs/demo/critic/config.json || $(BIN)/steer demo --out runs/demo
+	$(BIN)/steer finetune --policy runs/demo/policy --critic runs/demo/critic --offline runs/demo/episodes \
+		--out runs/finetune --episodes 900 --robot-minutes 19 $$(test ! -f runs/finetune/run.json || echo --resume)
+	$(BIN)/steer curve runs/finetune
 
 # LeRobot forbids the versions that we run with, so its policies have an environment of their own (no CUDA: 1.8 GB).
 LEROBOT := .venv-lerobot
