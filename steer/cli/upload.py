@@ -34,7 +34,8 @@ class Upload:
         log_to_stderr()
         uploads = Uploads(self.store, stored_robot(self.store), self.server)
         console = Console(stderr=True, soft_wrap=True)
-        with Uploader(uploads, finish_s=0.0) as uploader, Progress(console=console, transient=True) as progress:
+        bars = Progress(console=console, transient=True, disable=not console.is_terminal)
+        with Uploader(uploads, finish_s=0.0) as uploader, bars as progress:
             bar = progress.add_task("segments", total=len(uploads.waiting()))
             while not uploader.finish(_POLL_S):
                 progress.update(bar, completed=uploads.counts["sent"])

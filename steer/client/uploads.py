@@ -137,6 +137,8 @@ class Uploads:
 
 def account(uploads: Uploads) -> str:
     """What was sent, in one line."""
-    counts = uploads.counts
+    counts, left = uploads.counts, len(uploads.waiting())
+    if not (left or counts["sent"] or counts["labels"]):
+        return f"the server at {uploads.address} has every segment already"
     labels = f" and {counts['labels']} labels" if counts["labels"] else ""
-    return f"uploaded {counts['sent']} segments{labels} to {uploads.address}, {len(uploads.waiting())} are left"
+    return f"uploaded {counts['sent']} segments{labels} to {uploads.address}, {left} are left"
