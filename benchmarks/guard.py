@@ -52,7 +52,8 @@ def first_alarms(
     for known in np.unique(reference):
         mine = reference == known
         alarm[mine] = successes[mine] <= limits(guard, int(known), episodes, life)[failures[mine]]
-    return np.where(alarm.any(axis=1), alarm.argmax(axis=1) + 1, life + 1)
+    first: Int[np.ndarray, " runs"] = np.where(alarm.any(axis=1), alarm.argmax(axis=1) + 1, life + 1)
+    return first
 
 
 @cache

@@ -146,8 +146,8 @@ def _check_published(current: Version, number: int, found: Mapping[str, Checkpoi
     """Raise `CheckpointError` unless the newest version's models are those that the run says it published."""
     if current.version != number:
         return
-    for name, stated in (("policy", current.policy), ("critic", current.critic)):
-        if name not in found:
+    for name, stated in (("policy", current.policy), ("critic", current.critic), ("edit", current.edit)):
+        if stated and name not in found:
             raise CheckpointError(f"version {number} has no {name}: its folder is incomplete")
         if stated and found[name].version != stated:
             raise CheckpointError(
