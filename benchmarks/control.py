@@ -94,7 +94,7 @@ class Control:
             [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         try:
-            yield _address(process)
+            yield listening(process)
         finally:
             process.terminate()
             process.wait(30)
@@ -171,7 +171,7 @@ def empty_loop(rate_hz: float, seconds: float) -> TickStatistics:
     return statistics
 
 
-def _address(process: subprocess.Popen[str]) -> str:
+def listening(process: subprocess.Popen[str]) -> str:
     """Where the server listens, from its own words; then its output is read on, so that it never blocks on a full pipe."""
     assert process.stdout is not None
     said = []

@@ -20,6 +20,7 @@ class TickErrors:
     late: float
     p50_ms: float
     p99_ms: float
+    p999_ms: float
     max_ms: float
     skipped: int
 
@@ -43,11 +44,9 @@ class TickStatistics:
         # A copy: the loop may append while another thread asks.
         errors = np.array(self._errors_s[:])
         if not errors.size:
-            return TickErrors(0, 0.0, 0.0, 0.0, 0.0, self.skipped)
-        p50, p99 = (1e3 * float(np.percentile(errors, q)) for q in (50, 99))
-        return TickErrors(
-            len(errors), float((errors > LATE_S).mean()), p50, p99, 1e3 * float(errors.max()), self.skipped
-        )
+            return TickErrors(0, 0.0, 0.0, 0.0, 0.0, 0.0, self.skipped)
+        p50, p99, p999, highest = (1e3 * float(np.percentile(errors, q)) for q in (50, 99, 99.9, 100))
+        return TickErrors(len(errors), float((errors > LATE_S).mean()), p50, p99, p999, highest, self.skipped)
 
 
 class Deadlines:
