@@ -74,7 +74,10 @@ class RunReleases:
     def outcomes(self) -> Sequence[Outcome]:
         for number in self._there():
             folder = self._versions.folder(number)
-            student, critic = read_version(folder / "policy"), read_version(folder / "critic")
+            try:
+                student, critic = read_version(folder / "policy"), read_version(folder / "critic")
+            except CheckpointError:
+                continue  # removed meanwhile, or broken: then nobody was ever served by it
             self._numbers[union_version(student, self._mixture.base.version), critic] = number
         return self._outcomes.read(self._numbers)
 

@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar
 import structlog
 
 from steer.engine import Engine
-from steer.errors import CheckpointError, SpecError
+from steer.errors import CheckpointError, SpecError, SteerError
 from steer.server.batcher import Batcher
 from steer.server.guard import Guard, Outcome
 from steer.server.metrics import Metrics
@@ -97,7 +97,9 @@ def begin(releases: Releases, guard: Guard | None = _GUARD, max_pin_s: float = 6
         except Exception as error:  # noqa: BLE001 - told here, and raised where nothing else can be served
             _log.warning("version refused, trying the one before it", version=number, reason=str(error))
             reason = reason or error
-    raise reason or CheckpointError("every version of the run was refused: there is nothing left to serve")
+    if reason is None or isinstance(reason, SteerError):
+        raise reason or CheckpointError("every version of the run was refused: there is nothing left to serve")
+    raise CheckpointError(f"version {release.number} cannot be loaded ({type(reason).__name__}: {reason})") from reason
 
 
 class Follower:
@@ -112,6 +114,7 @@ class Follower:
         self._samples = samples
         self._tried = following.tried
         self._broken: set[int] = set()
+        self._given_up: set[int] = set()
         self._judged: tuple[Sequence[Outcome], int] = ((), -1)
         self._said = ""
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
@@ -143,7 +146,7 @@ class Follower:
 
     def _wanted(self, release: Release) -> int | None:
         """The version to change to; None while the present one is right. On the loader's thread."""
-        refused, served = self._releases.refused(), self._residents.current.number
+        refused, served = self._refused(), self._residents.current.number
         if release.number not in refused:
             return None if release == self._tried else release.number
         if served not in refused:
@@ -161,24 +164,34 @@ class Follower:
 
     def _judge(self, release: Release) -> None:
         """Refuse the newest version if it is served and its episodes say that it is worse. On the loader's thread."""
-        served = self._residents.current.number
-        if self._guard is None or served != release.number or served in self._releases.refused():
+        served, refused = self._residents.current.number, self._refused()
+        if self._guard is None or served != release.number or served in refused:
             return
         outcomes = self._releases.outcomes()
         if outcomes is self._judged[0] and served == self._judged[1]:
             return
         self._judged = (outcomes, served)
-        verdict = self._guard.judge(outcomes, served, self._releases.refused())
-        if verdict.worse:
-            _log.warning("version rolled back", version=served, reason=str(verdict))
-            self._metrics.refused.labels("worse").inc()
+        verdict = self._guard.judge(outcomes, served, refused)
+        if not verdict.worse:
+            return
+        _log.warning("version rolled back", version=served, reason=str(verdict))
+        self._metrics.refused.labels("worse").inc()
+        self._given_up.add(served)
+        try:
             self._releases.refuse(served, str(verdict))
+        except OSError as error:
+            _log.error("that a version was rolled back cannot be written down", version=served, reason=str(error))
+
+    def _refused(self) -> set[int]:
+        """What the run's folder says, and what could not be written there."""
+        return {*self._releases.refused(), *self._given_up}
 
     # -- changing it
 
     async def _change(self, number: int, release: Release) -> None:
         older = self._residents.older
-        if older is not None and older.number == number:
+        if older is not None and older.number == number != release.number:
+            self._tried = release
             self._swap(older, 0.0)
             return
         if older is not None:

@@ -256,9 +256,11 @@ def test_every_kind_of_broken_folder_is_refused_once_and_the_old_version_serves_
     (run.folder / "current.json").write_text("{")
     server.wait_for("cannot follow the run, serving on.*resume the learner")
     assert robot.ask(episode=98).version == 0
-    run.publish(50)
-    server.wait_for("serving another version.*version=50")
-    assert robot.ask(episode=99).version == 50
+    Recorder(run)
+    for number in (50, 51):
+        run.publish(number)
+        server.wait_for(f"serving another version.*version={number}")
+        assert robot.ask(episode=100 + number).version == number
     server.signal(signal.SIGINT)
     _, output = server.end()
     assert output.count("version refused") == len(BROKEN)
