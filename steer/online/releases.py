@@ -1,12 +1,8 @@
-"""`RunReleases`: a run's versions for a server that follows it; what was refused, and what came of the others.
-
-RUN/refused.json   version -> {"why", "time_s"}: not to be served again. A person may edit it; the server obeys.
-"""
+"""`RunReleases`: a run's versions for a server that follows it, verified, and what came of them."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,15 +14,13 @@ from steer import registry
 from steer.checkpoints import Checkpoint, read_checkpoint, read_version
 from steer.engine import Engine
 from steer.errors import CheckpointError, ConfigError, SteerError
-from steer.files import write_text
 from steer.online.engine import Mixture, steered
 from steer.online.publish import Version, Versions
+from steer.online.refused import refuse, refused
 from steer.online.union import union_version
 from steer.server.follow import Release
 from steer.server.guard import Outcome
 from steer.server.outcomes import Outcomes
-
-_REFUSED = "refused.json"
 
 
 class RunReleases:
@@ -96,29 +90,6 @@ class RunReleases:
                 "where steer finetune was started, start the server there, too"
             ) from error
         return Mixture(base, config["base_samples"], config["student_samples"])
-
-
-def refused(run: Path) -> dict[int, str]:
-    """The versions of a run that are not to be served again, and why. Raises `ConfigError` where that cannot be read."""
-    path = run / _REFUSED
-    try:
-        content = json.loads(path.read_text())
-        return {int(number): str(about["why"]) for number, about in content.items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f'{path} cannot be read ({error!r}): it maps versions to reasons, such as {{"7": {{"why": "drops the cube"}}}}'
-        ) from error
-
-
-def refuse(run: Path, number: int, why: str) -> None:
-    """Remember that a version is not to be served again."""
-    path = run / _REFUSED
-    refused(run)  # a file that cannot be read is not written over
-    content = json.loads(path.read_text()) if path.exists() else {}
-    content[str(number)] = {"why": why, "time_s": time.time()}
-    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def _settings(run: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ RUN/episodes/            the online episodes, unless they go elsewhere
 RUN/proposals/           candidates at online states, one file per round
 RUN/training/step-N/     the state that resumes the run
 RUN/versions/, current.json   what was published (`steer.online.publish`)
-RUN/refused.json         what is not to be served again (`steer.online.releases`)
+RUN/refused.json         what is not to be served again (`steer.online.refused`)
 RUN/rounds.jsonl, logs/  what happened, one line per round, and TensorBoard
 RUN/curve/               what its versions are worth, once measured (`steer.online.curve`)
 """
