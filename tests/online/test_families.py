@@ -13,6 +13,7 @@ from steer.checkpoints import read_checkpoint
 from steer.data.frames import load_frames
 from steer.data.store import EpisodeStore
 from steer.online.publish import Versions
+from steer.training.loop import TrainingInterrupted
 from tests.online.toys import Run
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -21,12 +22,17 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", SMALL)
-def test_pa_rl_improves_it(models: Path, tmp_path: Path, kind: str) -> None:
+def make_start(models: Path, folder: Path, kind: str) -> None:
+    """An untrained policy of this kind, for the robot of the toys."""
     trainable = registry.family(registry.POLICIES, kind).trainable
     assert trainable is not None
     frames = load_frames(EpisodeStore.open(models / "episodes"))
-    trainable.objective(trainable.config(**SMALL[kind]), frames, seed=0).save(tmp_path / "start")
+    trainable.objective(trainable.config(**SMALL[kind]), frames, seed=0).save(folder)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_pa_rl_improves_it(models: Path, tmp_path: Path, kind: str) -> None:
+    make_start(models, tmp_path / "start", kind)
 
     run = Run(models, tmp_path / "run", policy=tmp_path / "start", improve="pa-rl")
     run.learner.run(2)
@@ -37,3 +43,25 @@ def test_pa_rl_improves_it(models: Path, tmp_path: Path, kind: str) -> None:
     assert not all(np.array_equal(one.weights[name], two.weights[name]) for name in one.weights)
     assert run.rounds[0].policy_updates == 4
     registry.policy(str(versions.folder(1) / "policy"))
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_it_goes_on_exactly_after_a_stop_among_its_updates(models: Path, tmp_path: Path, kind: str) -> None:
+    make_start(models, tmp_path / "start", kind)
+
+    def run(name: str, stop_after: int | None = None) -> Run:
+        made = Run(models, tmp_path / name, policy=tmp_path / "start", improve="pa-rl", policy_utd=2.0)
+        if stop_after is not None:
+            made.learner._stop = lambda: made.learner.progress.policy_updates >= stop_after
+        return made
+
+    run("whole").learner.run(2)
+    with pytest.raises(TrainingInterrupted):
+        run("cut", stop_after=3).learner.run(2)
+    again = run("cut")
+    again.learner.resume()
+    again.learner.run(2)
+
+    assert again.learner.progress.policy_updates == 8
+    one, two = (read_checkpoint(Versions(tmp_path / n).folder(1) / "policy").weights for n in ("whole", "cut"))
+    assert all(np.array_equal(one[key], two[key]) for key in one)

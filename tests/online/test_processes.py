@@ -10,17 +10,20 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from steer import registry
 from steer.checkpoints import read_checkpoint
 from steer.cli.main import main
+from steer.data.frames import load_frames
 from steer.data.store import EpisodeStore
 from steer.online.actor import Cast, Collector
 from steer.online.live import read_rounds
 from steer.online.publish import Version, Versions
 from tests.evaluation.fakes import ENV_ID
 from tests.fakes import ROBOT
-from tests.online.toys import SCENE
+from tests.online.toys import SCENE, make_episode
 
 WAIT_S = 300.0
 
@@ -54,6 +57,77 @@ def test_actors_play_on_while_the_learner_learns(models: Path, tmp_path: Path) -
     main(words(models, tmp_path / "run", "--episodes", "4", "--play-on"))
     assert len(EpisodeStore.open(tmp_path / "run" / "episodes")) == 4
     assert Versions(tmp_path / "run").current().episodes == 4
+
+
+def test_two_actors_play_on_in_their_own_processes(models: Path, tmp_path: Path) -> None:
+    main(words(models, tmp_path / "run", "--episodes", "6", "--play-on", "--actors", "2", "--improve", "edit"))
+    records = EpisodeStore.open(tmp_path / "run" / "episodes").records()
+    assert {record.info["seed"] for record in records} == set(range(200_000, 200_006))
+    rounds = read_rounds(tmp_path / "run" / "rounds.jsonl")
+    assert rounds[-1]["episodes"] == 6
+    for line in rounds:
+        assert 0 <= line["behaviour_age"] < line["version"]  # type: ignore[operator]  # numbers
+    read_checkpoint(Versions(tmp_path / "run").folder(len(rounds)) / "edit")
+
+
+def test_without_actors_it_learns_from_what_others_record(models: Path, tmp_path: Path) -> None:
+    run, online = tmp_path / "run", tmp_path / "recorded"
+    store = EpisodeStore.create(online, ROBOT)
+    arguments = words(models, run, "--episodes", "4", "--actors", "0", "--online", str(online))
+    learner = subprocess.Popen([sys.executable, "-m", "steer.cli.main", *arguments], stderr=subprocess.PIPE, text=True)
+    try:
+        for version, first in ((0, 0), (1, 2)):
+            _wait_for(lambda wanted=version: (run / "versions" / f"{wanted:06d}").exists(), learner)
+            with store.writer(episodes_per_segment=1) as writer:
+                for seed in (first, first + 1):
+                    writer.add(make_episode(seed, success=seed % 2 == 0))
+        _, told = learner.communicate(timeout=WAIT_S)
+    finally:
+        learner.kill()
+    assert learner.returncode == 0, told
+    assert Versions(run).current().episodes == 4
+    assert not (run / "episodes").exists()
+
+
+def test_two_learning_processes_come_to_the_weights_of_one(models: Path, tmp_path: Path) -> None:
+    options = ("--episodes", "2", "--improve", "edit+success")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    ended = subprocess.run(
+        [*launch, "-m", "steer.cli.main", *words(models, tmp_path / "two", *options)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("2 episodes, version 1") == 1
+    main(words(models, tmp_path / "one", *options))
+
+    for name in ("policy", "critic", "edit"):
+        one, two = (read_checkpoint(Versions(tmp_path / run).folder(1) / name).weights for run in ("one", "two"))
+        assert one.keys() == two.keys()
+        for key in one:
+            np.testing.assert_allclose(two[key], one[key], atol=1e-5)
+    # The update counts and the losses that were told agree, too.
+    (first,), (second,) = (read_rounds(tmp_path / run / "rounds.jsonl") for run in ("one", "two"))
+    assert first["critic_updates"] == second["critic_updates"]
+
+
+def test_the_command_improves_a_token_policy(models: Path, tmp_path: Path) -> None:
+    trainable = registry.family(registry.POLICIES, "openvla").trainable
+    assert trainable is not None
+    config = trainable.config(hidden=16, layers=1, heads=2, expansion=16, bins=16)
+    frames = load_frames(EpisodeStore.open(models / "episodes"))
+    trainable.objective(config, frames, seed=0).save(tmp_path / "tokens")
+    given = words(models, tmp_path / "run", "--episodes", "2", "--improve", "pa-rl")
+    given[given.index("--policy") + 1] = str(tmp_path / "tokens")
+
+    main(given)
+
+    start, last = (read_checkpoint(p) for p in (tmp_path / "tokens", Versions(tmp_path / "run").folder(1) / "policy"))
+    assert (last.kind, last.spec) == ("openvla", start.spec)
+    assert not all(np.array_equal(last.weights[key], start.weights[key]) for key in start.weights)
 
 
 def test_a_killed_actor_costs_nothing_that_was_published(models: Path, tmp_path: Path) -> None:
@@ -109,6 +183,9 @@ def test_a_killed_learner_goes_on_and_a_second_one_is_refused(models: Path, tmp_
         (("--resume",), "nothing to resume"),
         (("--actors", "0", "--play-on"), "--play-on is for actors"),
         (("--env-option", "x"), "expected KEY=VALUE"),
+        (("--device", "cuda"), "no CUDA device is here"),
+        (("--device", "abacus"), "no such device"),
+        (("--device", "meta"), "give cpu, cuda, cuda:1 or auto"),
         (("--offline-share", "2"), "offline_share is 2.0"),
     ],
 )
