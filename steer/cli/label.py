@@ -81,8 +81,7 @@ class Label:
         if self.all or self.unlabelled or self.dry_run:
             raise ConfigError("--all, --unlabelled and --dry-run go with --classifier: name the episodes instead")
         records = store.records()
-        for index in chosen:
-            store.label(records[index].id, self.success, self.source)
+        store.label_many({records[index].id: self.success for index in chosen}, self.source)
         _say(f"{_episodes(len(chosen))} labelled as {'success' if self.success else 'failure'} by {self.source}")
 
     def _by_classifier(self, store: EpisodeStore, chosen: list[int] | None) -> None:

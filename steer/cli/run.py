@@ -107,7 +107,7 @@ class Run:
                     # Entered before the recorder, so that at the end it sends what the recorder publishes last.
                     uploads = Uploads(self.record, robot.spec, self.server)
                     stack.enter_context(Uploader(uploads, self.upload_s))
-                recorder = stack.enter_context(Recorder(store))
+                recorder = stack.enter_context(Recorder(store, "policy" if self.samples == 1 else "steered"))
             broker = BrokerConfig(execution, self.committed, self.max_stale_s, give_up_s=self.give_up_s)
             limits = LoopConfig(self.episodes, self.duration_s, self.dry_run, self.seed, self.episode_s)
             people = stack.enter_context(operators(self.outcome, self.intervene, robot))

@@ -19,7 +19,6 @@ from jaxtyping import Float
 from steer.client.broker import Action, BrokerConfig, ChunkBroker
 from steer.client.clock import Clock, MonotonicClock, Stop
 from steer.client.interpreter import punctual
-from steer.intervention import Intervener, Takeover
 from steer.client.outcomes import EpisodicRobot, SimulatorOutcome
 from steer.client.recorder import End, Step, StepSink
 from steer.client.safety import SafetyError, SafetyFilter
@@ -27,6 +26,7 @@ from steer.client.timing import Deadlines, TickErrors, TickStatistics
 from steer.data.trace import Choice
 from steer.errors import SteerError
 from steer.history import History
+from steer.intervention import Intervener, Takeover
 from steer.observation import Task
 from steer.outcome import NOTHING, OutcomeSource, StoppedBy
 from steer.robot import Frame, Robot
@@ -98,6 +98,7 @@ class ControlLoop:
         self._source: OutcomeSource | None = outcome or self._world
         self._intervener = intervener
         self._config = config
+        self._execution = broker.execution
         self._max_stale_s = broker.max_stale_s
         self._clock = clock or MonotonicClock()
         self._rate_hz = robot.spec.action.rate_hz
@@ -302,7 +303,12 @@ class ControlLoop:
             success=self._success if known else None,
             success_source=self._source.name if known and self._source is not None else "",
             task=self._present_task(),
-            info={"episode": self._episode, "stopped_by": why},
+            info={
+                "episode": self._episode,
+                "stopped_by": why,
+                "num_samples": self._execution.num_samples,
+                "temperature": self._execution.temperature,
+            },
         )
 
     def _last_frame(self) -> Frame | None:

@@ -57,8 +57,9 @@ def label_store(
 ) -> Labelling:
     """Judge episodes (all by default) and label those that nobody has labelled, `all`, or `none` of them.
 
-    Labels of this and of other classifiers are no truth to agree with, and are passed over in the agreement. May be called again
-    while the store grows; raises `SpecError` where the observations are not what the classifier looks at.
+    All labels are written at the end, at once. Labels of this and of other classifiers are no truth to agree with, and are
+    passed over in the agreement. May be called again while the store grows; raises `SpecError` where the observations are not
+    what the classifier looks at.
     """
     chosen = range(len(store)) if episodes is None else episodes
     records = store.records()
@@ -67,7 +68,7 @@ def label_store(
         chosen = [
             index for index in chosen if records[index].success is None or _by_others(records[index].success_source)
         ]
-    labelled: dict[bool, list[str]] = {True: [], False: []}
+    labels: dict[str, bool] = {}
     agreement = Agreement()
     for done, (index, episode) in enumerate(zip(chosen, store.episodes(chosen), strict=True), start=1):
         record = records[index]
@@ -75,11 +76,13 @@ def label_store(
         if record.success is not None and _by_others(record.success_source):
             agreement = agreement.and_one(record.success, said)
         if which == "all" or (which == "unlabelled" and record.success is None):
-            store.label(record.id, said, source_of(classifier))
-            labelled[said].append(record.id)
+            labels[record.id] = said
         if progress is not None:
             progress(done, len(chosen))
-    return Labelling(tuple(labelled[True]), tuple(labelled[False]), agreement)
+    if labels:
+        store.label_many(labels, source_of(classifier))
+    successes, failures = (tuple(name for name in labels if labels[name] is wanted) for wanted in (True, False))
+    return Labelling(successes, failures, agreement)
 
 
 def _by_others(source: str) -> bool:

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,31 +36,44 @@ class Label:
 
 def append_label(path: Path, episode_id: str, success: bool, source: str) -> Label:
     """Add a line and wait until it is on the disk. Raises `StoreError` when it cannot be; the file is then as before."""
-    line = json.dumps({"id": episode_id, "success": success, "source": source, "time_s": time.time()}) + "\n"
+    return append_labels(path, {episode_id: success}, source)[episode_id]
+
+
+def append_labels(path: Path, successes: Mapping[str, bool], source: str) -> dict[str, Label]:
+    """Add one line per episode id at once: with a `StoreError` none of them, and after a crash those that came first."""
+    now = time.time()
+    lines = "".join(
+        json.dumps({"id": episode_id, "success": success, "source": source, "time_s": now}) + "\n"
+        for episode_id, success in successes.items()
+    )
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            version = _append(descriptor, line.encode())
+            first = _append(descriptor, lines.encode())
         finally:
             os.close(descriptor)
         fsync_path(path.parent)
     except OSError as error:
         raise StoreError(
-            f"the label of {episode_id} was not written to {path} ({error}): free some space and try again"
+            f"{len(successes)} labels, the first of {next(iter(successes))}, were not written to {path} ({error}): free some space "
+            "and try again"
         ) from error
-    return Label(success, source, version)
+    return {
+        episode_id: Label(success, source, first + number)
+        for number, (episode_id, success) in enumerate(successes.items())
+    }
 
 
-def _append(descriptor: int, line: bytes) -> int:
-    """The number of the new line."""
+def _append(descriptor: int, lines: bytes) -> int:
+    """The number of the first new line."""
     content = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
     end = content.rfind(b"\n") + 1
     os.ftruncate(descriptor, end)
     try:
-        written = os.pwrite(descriptor, line, end)
-        if written != len(line):
-            raise OSError(f"{written} of {len(line)} bytes written")
+        written = os.pwrite(descriptor, lines, end)
+        if written != len(lines):
+            raise OSError(f"{written} of {len(lines)} bytes written")
         os.fsync(descriptor)
     except OSError:
         os.ftruncate(descriptor, end)

@@ -17,13 +17,13 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from steer.data.episode import Episode, EpisodeRecord
-from steer.data.labels import Label, append_label, read_labels
+from steer.data.labels import Label, append_labels, read_labels
 from steer.data.replay_buffer import ReplayBuffer, is_replay_buffer
 from steer.data.segment import Segment
 from steer.data.writer import EpisodeWriter, published
@@ -190,12 +190,17 @@ class EpisodeStore:
 
     def label(self, episode_id: str, success: bool, source: str) -> None:
         """Say of a stored episode whether it succeeded, and who says so ("key", "classifier", ...); the last word holds."""
+        self.label_many({episode_id: success}, source)
+
+    def label_many(self, successes: Mapping[str, bool], source: str) -> None:
+        """Say it of many episodes, by their ids; raises `StoreError` before anything is written where one is unknown."""
         self._check_writable()
         if not source:
-            raise SpecError(f"the label of {episode_id} has no source: say who labelled it")
-        if all(segment.records[place].id != episode_id for segment, place in self._places):
-            raise StoreError(f"{self.path} has no episode {episode_id!r}: refresh, and take ids from records()")
-        self._labels[episode_id] = append_label(self.path / "labels.jsonl", episode_id, success, source)
+            raise SpecError(f"{len(successes)} labels have no source: say who labelled")
+        unknown = set(successes).difference(segment.records[place].id for segment, place in self._places)
+        if unknown:
+            raise StoreError(f"{self.path} has no episodes {sorted(unknown)}: refresh, and take ids from records()")
+        self._labels |= append_labels(self.path / "labels.jsonl", successes, source)
 
     def _record(self, record: EpisodeRecord) -> EpisodeRecord:
         label = self._labels.get(record.id)

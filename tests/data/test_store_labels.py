@@ -75,3 +75,15 @@ def test_a_full_disk_leaves_the_labels_as_they_were(labelled: EpisodeStore, monk
     with pytest.raises(StoreError, match="No space left"):
         labelled.label(labelled.records()[1].id, True, "key")
     assert (labelled.path / "labels.jsonl").read_bytes() == before
+
+
+def test_many_labels_at_once_are_as_one_by_one_and_none_is_written_where_one_is_wrong(labelled: EpisodeStore) -> None:
+    first, second = (record.id for record in labelled.records())
+    with pytest.raises(StoreError, match="999999-000/0"):
+        labelled.label_many({first: True, "999999-000/0": True}, "video")
+    assert not (labelled.path / "labels.jsonl").exists()
+    labelled.label_many({first: True, second: False}, "video")
+    labelled.label(first, False, "key")
+    for store in (labelled, EpisodeStore.open(labelled.path)):
+        said = [(r.success, r.success_source, r.label_version) for r in store.records()]
+        assert said == [(False, "key", 3), (False, "video", 2)]
