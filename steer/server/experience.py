@@ -7,29 +7,22 @@ so that the disk never holds up the event loop on which robots wait for their ac
 from __future__ import annotations
 
 import asyncio
-import time
-import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias, TypeVar
-
-import grpc
-import structlog
+from typing import TypeVar
 
 from steer import wire
 from steer.data.origin import SegmentId
 from steer.data.parcel import SegmentFile
-from steer.errors import SpecError, SteerError
+from steer.errors import SpecError
+from steer.server.answer import Context, answer
 from steer.server.incoming import GivenLabel, Incoming
 from steer.server.metrics import Metrics
 from steer.v1 import experience_pb2, experience_pb2_grpc
 
 _Reply = TypeVar("_Reply")
-_log = structlog.get_logger(__name__)
 
 MAX_WRITE_BYTES = 1 << 20
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class ExperienceService(experience_pb2_grpc.ExperienceServicer):
@@ -95,22 +88,7 @@ class ExperienceService(experience_pb2_grpc.ExperienceServicer):
         return await asyncio.get_running_loop().run_in_executor(self._disk, work)
 
     async def _answer(self, call: str, context: Context, work: Callable[[], _Reply]) -> _Reply:
-        """Do the work, count it, and turn errors into statuses, as `SteeringService` does."""
-        start = time.perf_counter()
-        status, details, name = "OK", "", ""
-        try:
-            return await self._run(work)
-        except SteerError as error:
-            status, details, name = error.status, str(error), type(error).__name__
-        except Exception:  # noqa: BLE001 - logged; the caller gets a number and no internals
-            incident = uuid.uuid4().hex[:8]
-            _log.exception("internal error", call=call, incident=incident)
-            status, name = "INTERNAL", "SteerError"
-            details = f"internal error {incident} in the server: its log says more"
-        finally:
-            self._metrics.requests.labels(call, status).inc()
-            self._metrics.request_s.labels(call).observe(time.perf_counter() - start)
-        await context.abort(grpc.StatusCode[status], details, ((wire.ERROR_KEY, name),))
+        return await answer(call, context, self._metrics, lambda: self._run(work))
 
 
 def _segment(message: experience_pb2.SegmentId) -> SegmentId:

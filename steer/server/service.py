@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import time
-import uuid
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, TypeAlias, TypeVar
 
-import grpc
 import structlog
 
 from steer import wire
 from steer.critic import Critic
 from steer.decision import Decision, Request
-from steer.errors import SteerError, UnsupportedError
+from steer.errors import UnsupportedError
+from steer.server.answer import Context, answer
 from steer.server.batcher import Batcher
 from steer.server.metrics import Metrics
 from steer.server.residents import Residents
@@ -23,11 +20,7 @@ from steer.steering import check_compatible
 from steer.v1 import steering_pb2, steering_pb2_grpc
 from steer.wire import Execution
 
-_Reply = TypeVar("_Reply")
 _log = structlog.get_logger(__name__)
-
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class SteeringService(steering_pb2_grpc.SteeringServicer):
@@ -51,16 +44,16 @@ class SteeringService(steering_pb2_grpc.SteeringServicer):
         self._may_steer = may_steer
 
     async def Describe(self, request: steering_pb2.DescribeRequest, context: Context) -> steering_pb2.DescribeResponse:
-        return await self._answer("Describe", context, self._describe)
+        return await answer("Describe", context, self._metrics, self._describe)
 
     async def Open(self, request: steering_pb2.OpenRequest, context: Context) -> steering_pb2.OpenResponse:
-        return await self._answer("Open", context, lambda: self._open(request))
+        return await answer("Open", context, self._metrics, lambda: self._open(request))
 
     async def Infer(self, request: steering_pb2.InferRequest, context: Context) -> steering_pb2.InferResponse:
-        return await self._answer("Infer", context, lambda: self._infer(request))
+        return await answer("Infer", context, self._metrics, lambda: self._infer(request))
 
     async def Rerank(self, request: steering_pb2.RerankRequest, context: Context) -> steering_pb2.InferResponse:
-        return await self._answer("Rerank", context, lambda: self._rerank(request))
+        return await answer("Rerank", context, self._metrics, lambda: self._rerank(request))
 
     async def _describe(self) -> steering_pb2.DescribeResponse:
         engine = self._residents.engine
@@ -134,24 +127,3 @@ class SteeringService(steering_pb2_grpc.SteeringServicer):
             chunk=message.chunk,
             decision=wire.decision_to_message(replace(decision, timings_s=timings), message.omit_candidates),
         )
-
-    async def _answer(self, call: str, context: Context, work: Callable[[], Awaitable[_Reply]]) -> _Reply:
-        """Do the work, count it, and turn errors into statuses. What is not ours stays in the log, with a number to find it."""
-        start = time.perf_counter()
-        status, details, name = "OK", "", ""
-        try:
-            return await work()
-        except SteerError as error:
-            status, details, name = error.status, str(error), type(error).__name__
-        except Exception:  # noqa: BLE001 - logged; the caller gets a number and no internals
-            incident = uuid.uuid4().hex[:8]
-            _log.exception("internal error", call=call, incident=incident)
-            status, details, name = (
-                "INTERNAL",
-                f"internal error {incident} in the server: its log says more",
-                "SteerError",
-            )
-        finally:
-            self._metrics.requests.labels(call, status).inc()
-            self._metrics.request_s.labels(call).observe(time.perf_counter() - start)
-        await context.abort(grpc.StatusCode[status], details, ((wire.ERROR_KEY, name),))
