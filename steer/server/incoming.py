@@ -88,7 +88,7 @@ class Incoming:
     def join(self, robot: RobotSpec, sender: str) -> str:
         """The identity of this store; raises `SpecError` unless it is another one of the same robot."""
         if self._lock < 0:
-            EpisodeStore.create(self._path, robot, exist_ok=True)
+            EpisodeStore.create(self._path, robot, exist_ok=True, skip_broken=True)
             self._open()
             _log.info("taking segments", store=str(self._path), robot=robot.name)
         self._check_robot(robot)
