@@ -148,7 +148,8 @@ def _checkpoint(console: Console, checkpoint: Checkpoint, as_json: bool) -> None
         f"[bold]{checkpoint.path}[/]  kind {checkpoint.kind}, version {checkpoint.version}, {numbers:,} parameters"
     )
     spec = dict(checkpoint.spec)
-    _action(console, from_json(ActionSpec, spec.pop("action"), "action"))
+    if "action" in spec:  # a success classifier looks at observations alone
+        _action(console, from_json(ActionSpec, spec.pop("action"), "action"))
     _observation(console, from_json(ObservationSpec, spec.pop("observation"), "observation"))
     console.print(_pairs("spec", spec))
     console.print(_pairs("configuration", checkpoint.config))

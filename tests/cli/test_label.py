@@ -39,6 +39,13 @@ def test_a_classifier_is_trained_and_judged(classifier: Path) -> None:
     assert document["figures"]["episodes"] == 50
 
 
+def test_it_can_be_inspected(classifier: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["inspect", str(classifier)])
+    shown = capsys.readouterr().out
+    assert "kind reward" in shown
+    assert "goal_from_ee.x" in shown
+
+
 def test_it_labels_what_nobody_has_and_says_how_it_agrees(
     classifier: Path, store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
