@@ -3,7 +3,8 @@
     python -m benchmarks.families --data runs/demo/episodes --critic runs/demo/critic [--only flow ...] [--json]
 
 The critic was trained with candidates of the demo's own policy and never saw one of these. Base and steered play the same
-initial states at the same noise scale. A LeRobot policy needs `make install-lerobot`.
+initial states at the same noise scale; `random` takes one of the K candidates by chance, so that a policy whose first candidate is
+not like the others (a Gaussian's is the mean) shows what the critic had to choose from. A LeRobot policy needs `make install-lerobot`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 from rich.console import Console
@@ -22,6 +23,7 @@ from benchmarks.keep import keep
 from steer.evaluation.rollout import RolloutSettings
 from steer.evaluation.setup import Setup
 from steer.evaluation.statistics import paired_difference
+from steer.selection import Selection
 
 # Flags of `steer train policy`; everything else is the family's default.
 TRAINED: Mapping[str, Sequence[str]] = {
@@ -32,6 +34,7 @@ TRAINED: Mapping[str, Sequence[str]] = {
     "openvla_tokens": ("--kind", "openvla"),
 }
 LEROBOT = "lerobot_diffusion"
+Rule = Literal["argmax", "random"]
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,13 @@ class Arguments:
 
     def _family(self, name: str, cells: Cells) -> dict[str, Any]:
         policy = self._policy(name, cells)
-        base = self._play(f"{name}-base", policy, "", 1, cells)
-        steered = self._play(f"{name}-steered", policy, str(self.critic), self.samples, cells)
+        base = self._play(f"{name}-base", policy, "", 1, "argmax", cells)
+        random = self._play(f"{name}-random", policy, "", self.samples, "random", cells)
+        steered = self._play(f"{name}-steered", policy, str(self.critic), self.samples, "argmax", cells)
         difference, low, high = paired_difference(base, steered)
         return {
             "base": round(sum(base) / len(base), 4),
+            "random": round(sum(random) / len(random), 4),
             "steered": round(sum(steered) / len(steered), 4),
             "difference": round(difference, 4),
             "low": round(low, 4),
@@ -86,8 +91,8 @@ class Arguments:
             "episodes": len(base),
         }
 
-    def _play(self, name: str, policy: str, critic: str, samples: int, cells: Cells) -> list[bool]:
-        settings = RolloutSettings(num_samples=samples, temperature=self.temperature, execute=4)
+    def _play(self, name: str, policy: str, critic: str, samples: int, rule: Rule, cells: Cells) -> list[bool]:
+        settings = RolloutSettings(samples, self.temperature, execute=4, selection=Selection(choose=rule))
         seeds = range(self.seed, self.seed + self.episodes)
         return cells.play(name, Setup(ENVIRONMENT, policy, critic), settings, seeds)
 
