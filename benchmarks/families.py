@@ -4,7 +4,9 @@
 
 The critic was trained with candidates of the demo's own policy and never saw one of these. Base and steered play the same
 initial states at the same noise scale; `random` takes one of the K candidates by chance, so that a policy whose first candidate is
-not like the others (a Gaussian's is the mean) shows what the critic had to choose from. A LeRobot policy needs `make install-lerobot`.
+not like the others (a Gaussian's is the mean) shows what the critic had to choose from.
+
+A LeRobot policy needs `make install-lerobot`.
 """
 
 from __future__ import annotations
