@@ -304,7 +304,7 @@ class Recorder:
 
 
 def decide(address: str) -> Decision:
-    client = SteeringClient(address, ROBOT)
+    client = SteeringClient(address, ROBOT, timeout_s=WAIT_S)
     observation = Observation({"state": np.zeros((1, 3), np.float32)}, np.ones(1, np.bool_))
     decision = client.infer(Request(observation, num_samples=2))
     client.close()

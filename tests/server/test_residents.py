@@ -176,7 +176,7 @@ def test_an_openpi_connection_is_a_session() -> None:
 def test_open_and_decisions_say_the_version() -> None:
     residents = Residents(engine(0))
     with running(residents, ServerConfig(address="127.0.0.1:0", warm_samples=2)) as address:
-        client = SteeringClient(address, ROBOT)
+        client = SteeringClient(address, ROBOT, timeout_s=60.0)
         assert (client.opened.policy_version, client.opened.critic_version) == ("p0", "c0")
         client.locate(0, 0)
         assert client.infer(Request(observation(), num_samples=2)).critic_version == "c0"
@@ -184,7 +184,7 @@ def test_open_and_decisions_say_the_version() -> None:
         client.locate(1, 0)
         decision = client.infer(Request(observation(), num_samples=2))
         assert (decision.policy_version, decision.critic_version) == ("p1", "c1")
-        later = SteeringClient(address, ROBOT)
+        later = SteeringClient(address, ROBOT, timeout_s=60.0)
         assert (later.opened.policy_version, later.opened.critic_version) == ("p1", "c1")
         client.close()
         later.close()
