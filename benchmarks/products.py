@@ -46,7 +46,11 @@ class _Watch(TorchDispatchMode):
         elif name in ("bmm", "baddbmm"):
             left, right = args[-2:] if name == "baddbmm" else args[:2]
             self._count(left.shape[0], left.shape[1], left.shape[2], right.shape[2])
-        elif name == "convolution":
+        # Inference mode shows convolutions before they are resolved into the one of all kinds.
+        elif name in ("conv_transpose1d", "conv_transpose2d") or (name == "convolution" and args[6]):
+            rows, weight = args[:2]
+            self._count(1, rows.numel() // weight.shape[0], weight.shape[0], weight.numel() // weight.shape[0])
+        elif name in ("convolution", "conv1d", "conv2d"):
             weight = args[1]
             rows = out.numel() // weight.shape[0]
             self._count(1, rows, weight.numel() // weight.shape[0], weight.shape[0])

@@ -2,8 +2,10 @@
 
 Observation and time modulate the channels of every block. Both pass layers of their own and are then mapped linearly to all scales
 and shifts at once, so the two maps can be added: the observation's is computed once, the time's once per time, and the candidates
-of an observation share one row of scales and shifts. Other than there, a scale is 1 plus what is said, the observation passes a
-hidden layer (which costs nothing per candidate), and SiLU stands for Mish (which took longer than the convolutions on a CPU).
+of an observation share one row of scales and shifts. Inside, chunks are [N, L steps, C channels].
+
+Other than there, a scale is 1 plus what is said, the observation passes a hidden layer (which costs nothing per candidate), and
+SiLU stands for Mish (which took longer than the convolutions on a CPU).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from policies.backbones.base import Backbone, TimeFeatures, per_condition
-from policies.backbones.convolution import Pointwise, StepConvolution, StepDoubling
+from policies.backbones.convolution import Pointwise, StepConvolution, StepDoubling, StepNorm
 
 
 class ConvBlock(nn.Sequential):
@@ -23,7 +25,7 @@ class ConvBlock(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, groups: int, steps: int) -> None:
         super().__init__(
-            StepConvolution(inputs, outputs, kernel, steps), nn.GroupNorm(groups, outputs), nn.SiLU(inplace=True)
+            StepConvolution(inputs, outputs, kernel, steps), StepNorm(groups, outputs), nn.SiLU(inplace=True)
         )
 
 
@@ -36,12 +38,12 @@ class FilmBlock(nn.Module):
         self.second = ConvBlock(outputs, outputs, kernel, groups, steps)
         self.skip = Pointwise(inputs, outputs) if inputs != outputs else nn.Identity()
 
-    def forward(self, x: Float[Tensor, "n i l"], film: Float[Tensor, "r o2"]) -> Float[Tensor, "n o l"]:
+    def forward(self, x: Float[Tensor, "n l i"], film: Float[Tensor, "r o2"]) -> Float[Tensor, "n l o"]:
         """film: scales less 1, then shifts; N / R consecutive rows of x share one."""
-        scale, shift = film[:, None, :, None].chunk(2, dim=2)
+        scale, shift = film[:, None].chunk(2, dim=2)
         hidden: Tensor = self.first(x)
-        grouped = hidden.view(len(film), -1, *hidden.shape[1:])
-        modulated = torch.addcmul(shift, grouped, 1 + scale).view_as(hidden)
+        grouped = hidden.reshape(len(film), -1, hidden.shape[2])
+        modulated = torch.addcmul(shift, grouped, 1 + scale).view(hidden.shape)
         output: Tensor = self.second(modulated) + self.skip(x)
         return output
 
@@ -54,7 +56,7 @@ class Level(nn.Module):
         self.blocks = nn.ModuleList(FilmBlock(i, outputs, kernel, groups, steps) for i in (inputs, outputs))
         self.film_size = 4 * outputs
 
-    def forward(self, x: Float[Tensor, "n i l"], film: Float[Tensor, "r o4"]) -> Float[Tensor, "n o l"]:
+    def forward(self, x: Float[Tensor, "n l i"], film: Float[Tensor, "r o4"]) -> Float[Tensor, "n l o"]:
         """film: of the first block, then of the second."""
         for block, part in zip(self.blocks, film.chunk(2, dim=1), strict=True):
             x = block(x, part)
@@ -120,7 +122,7 @@ class Unet(Backbone):
     def forward(self, x: Float[Tensor, "*n c"], embedding: Float[Tensor, "*#n w"]) -> Float[Tensor, "*n c"]:
         chunks, rows = per_condition(x, embedding)
         films = iter(torch.split(rows, self._films, dim=1))
-        h = chunks.reshape(-1, *self.shape).transpose(1, 2)
+        h = chunks.reshape(-1, *self.shape)
         kept = []
         for level, shrink in zip(self.down, (*self.shrink, nn.Identity()), strict=True):
             h = level(h, next(films))
@@ -128,6 +130,6 @@ class Unet(Backbone):
             h = shrink(h)
         h = self.middle(h, next(films))
         for level, grow in zip(self.up, self.grow, strict=True):
-            h = grow(level(torch.cat([h, kept.pop()], dim=1), next(films)))
+            h = grow(level(torch.cat([h, kept.pop()], dim=2), next(films)))
         correction: Tensor = self.head(h)
-        return correction.transpose(1, 2).reshape(x.shape)
+        return correction.reshape(x.shape)

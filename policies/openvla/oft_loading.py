@@ -18,7 +18,11 @@ _HORIZONS = {7: 8, 14: 25}
 
 
 def is_oft(path: Path) -> bool:
-    """Whether the folder holds an action head."""
+    """Whether the folder holds an action head. Raises `CheckpointError` for one whose vision is conditioned on the text."""
+    if part_file(path, "vision_backbone") is not None:
+        raise CheckpointError(
+            f"{path}: vision_backbone--*.pt holds vision towers with FiLM, which are not run here: use a checkpoint without"
+        )
     return part_file(path, "action_head") is not None
 
 

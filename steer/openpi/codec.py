@@ -101,8 +101,10 @@ def _scalar(value: Mapping[bytes, Any]) -> np.generic:
     if not isinstance(data, (bool, int, float, str, bytes)):
         raise SpecError(f"a numpy scalar of {_kind(data)}: expected a number, a truth value or a text")
     try:
-        scalar: np.generic = dtype.type(data)
-    except (TypeError, ValueError, OverflowError) as error:
+        # A number too large for its dtype is an error, as it is for integers, and no infinity.
+        with np.errstate(over="raise"):
+            scalar: np.generic = dtype.type(data)
+    except (TypeError, ValueError, OverflowError, FloatingPointError) as error:
         raise SpecError(f"a numpy scalar of {dtype} with value {data!r:.40}: {error}") from error
     return scalar
 

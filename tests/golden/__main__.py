@@ -33,7 +33,9 @@ def main(folder: Annotated[Path, tyro.conf.Positional], only: tuple[str, ...] = 
     except FileNotFoundError as error:
         Console(stderr=True).print(str(error))
         return 2
-    Console().print(_table(found))
+    # A table in a file is read by others: nothing of it may be cut.
+    console = Console()
+    (console if console.is_terminal else Console(width=140)).print(_table(found))
     failed = [comparison for comparison in found if not comparison.passed]
     print(f"{len(found)} quantities compared, {len(failed)} past their bound")
     return 1 if failed else 0

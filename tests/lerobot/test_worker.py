@@ -14,12 +14,12 @@ import pytest
 
 from policies.lerobot import load
 from policies.lerobot.policy import LeRobotPolicy
-from steer.errors import CheckpointError, UnavailableError, UnsupportedError
+from steer.errors import CheckpointError, SpecError, UnavailableError, UnsupportedError
 from steer.model_name import ModelName
 from steer.observation import Batch, Task
 from tests.contracts.policy_contract import draw, observe
-from tests.lerobot.checkpoints import ACT, DDIM, copy, edit_weights
-from tests.lerobot.conftest import Start
+from tests.lerobot.checkpoints import ACT, DDIM, GOLDEN, copy, edit_weights
+from tests.lerobot.conftest import Build, Start
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,15 @@ def test_the_instruction_may_be_empty_or_long(policy: LeRobotPolicy) -> None:
     for text in ("", "pick up the cube " * 118):
         batch = Batch(one.arrays, one.mask, (Task(text),))
         np.testing.assert_array_equal(draw(policy, batch, 2, [1]), draw(policy, one, 2, [1]))
+
+
+def test_an_image_of_another_size_is_refused_before_it_is_sent(start: Start, checkpoint: Build) -> None:
+    policy = start(checkpoint(GOLDEN / "diffusion_image_formula"))
+    one = observe(policy, 1)
+    key = next(array.name for array in policy.spec.observation.arrays if array.dtype == "uint8")
+    larger = {**one.arrays, key: np.zeros((1, policy.spec.observation.window, 80, 64, 3), np.uint8)}
+    with pytest.raises(SpecError, match=rf"{key}: got shape .*80, 64, 3.*expected .*64, 64, 3"):
+        policy.encode(Batch(larger, one.mask, one.tasks))
 
 
 def test_a_goal_image_is_refused(policy: LeRobotPolicy) -> None:

@@ -11,6 +11,8 @@ import torch
 
 from policies.config import TrainingConfig, chunk_sampler
 from steer.checkpoints import read_checkpoint
+from steer.errors import SpecError
+from steer.observation import Batch, Task
 from tests.policies import toys
 
 
@@ -64,3 +66,24 @@ def test_training_leaves_no_weight_where_it_was(config: TrainingConfig) -> None:
 
     for (name, a), b in zip(before.network.named_parameters(), after.network.parameters(), strict=True):
         assert not torch.equal(a, b), name
+
+
+def test_instructions_of_any_length_change_nothing(config: TrainingConfig, tmp_path: Path) -> None:
+    policy = toys.saved(toys.make(config, toys.random_frames()), tmp_path / "policy")
+    seen = toys.batch(policy)
+    told = [Batch(seen.arrays, seen.mask, (Task(text),)) for text in ("", "pick up the cube " * 118)]
+
+    plain, *others = (policy.sample(policy.encode(batch), 3, np.array([1])) for batch in (seen, *told))
+
+    for other in others:
+        np.testing.assert_array_equal(other, plain)
+
+
+def test_an_image_of_another_size_than_in_training_is_refused(tmp_path: Path) -> None:
+    config = replace(toys.SMALL, keys=("state", "camera.front"))
+    policy = toys.saved(toys.make(config, toys.image_frames()), tmp_path / "policy")
+    seen = toys.batch(policy)
+    larger = {**seen.arrays, "camera.front": np.zeros((1, 1, 24, 32, 3), np.uint8)}
+
+    with pytest.raises(SpecError, match=r"camera.front: got shape \(1, 1, 24, 32, 3\), expected \(\*, \*, 16, 16, 3\)"):
+        policy.encode(Batch(larger, seen.mask, seen.tasks))

@@ -297,6 +297,13 @@ def test_two_heads_in_one_folder_are_refused(tmp_path: Path) -> None:
         open_policy(folder, "unnorm_key=libero_spatial_no_noops")
 
 
+def test_vision_towers_that_read_the_text_are_refused(tmp_path: Path) -> None:
+    folder = copy_without(OFT, tmp_path / "model")
+    torch.save({}, folder / "vision_backbone--150000_checkpoint.pt")
+    with pytest.raises(CheckpointError, match="FiLM, which are not run here"):
+        load(ModelName.parse(f"openvla:{folder}?unnorm_key=libero_spatial_no_noops"))
+
+
 def test_a_head_that_does_not_fit_is_named(tmp_path: Path) -> None:
     folder = copy_without(OFT, tmp_path / "model")
     file = folder / "action_head--150000_checkpoint.pt"

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 from structlog.testing import capture_logs
@@ -67,6 +68,12 @@ def test_the_server_gets_its_own_names(tmp_path: Path) -> None:
 def test_without_an_instruction_the_server_takes_its_own(tmp_path: Path) -> None:
     with stock(lambda message: chunk(message) if "prompt" not in message else "no") as port:
         assert draw(openpi(port, tmp_path)).shape == (1, 1, H, A)
+
+
+def test_a_long_instruction_arrives_whole(tmp_path: Path) -> None:
+    long = "pick up the cube " * 118
+    with stock(lambda message: chunk(message) if message["prompt"] == long else "cut") as port:
+        assert draw(openpi(port, tmp_path), instruction=long).shape == (1, 1, H, A)
 
 
 def test_only_mapped_observations_are_wanted(tmp_path: Path) -> None:
@@ -359,3 +366,13 @@ def test_an_error_of_a_steer_keeps_its_class() -> None:
         context.requests[0]["state"] = codec.pack({})
         with pytest.raises(SpecError, match="state"):
             policy.sample(context, 1, np.array([0]))
+
+
+# -- what a message may hold
+
+
+def test_a_scalar_too_large_for_its_dtype_is_refused() -> None:
+    message = {b"__npgeneric__": True, b"data": 1e30, b"dtype": "<f2"}
+    with pytest.raises(SpecError, match="a numpy scalar of float16 with value 1e"):
+        codec.unpack(msgpack.packb(message))
+    assert codec.unpack(msgpack.packb({**message, b"data": 2.0})) == np.float16(2.0)

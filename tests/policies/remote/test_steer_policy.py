@@ -88,6 +88,14 @@ def test_task_and_committed_steps_travel(address: str, far: Tasked) -> None:
     np.testing.assert_array_equal(got[0, :, :2], np.broadcast_to(committed, (4, 2, 3)))
 
 
+@pytest.mark.parametrize("instruction", ["", "pick up the cube " * 118], ids=["empty", "2000 characters"])
+def test_instructions_of_any_length_arrive_whole(address: str, far: Tasked, instruction: str) -> None:
+    policy = registry.policy(f"grpc://{address}")
+    far.tasks.clear()
+    policy.sample(policy.encode(batch(policy, task=Task(instruction))), 1, np.array([1]))
+    assert far.tasks[-1].instruction == instruction
+
+
 def test_an_engine_steers_it_as_it_steers_the_policy_itself(address: str) -> None:
     policy = registry.policy(f"grpc://{address}")
     request = Request(policy.spec.observation.generate(np.random.default_rng(3)), seed=5, num_samples=8)
