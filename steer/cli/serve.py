@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -105,8 +106,12 @@ class Serve:
     def _serve_run(self, run: Path, console: Console) -> None:
         releases = RunReleases(run, self.outcomes, self.refine)
         if not releases.published:
-            console.print(f"{run} has no version yet: waiting for steer finetune to publish its first, Ctrl-C stops")
-            _wait(lambda: releases.published)
+            with _terminable():
+                console.print(
+                    f"{run} has no version yet: waiting for steer finetune to publish its first, Ctrl-C stops"
+                )
+                while not releases.published:
+                    time.sleep(_POLL_S)
         residents, following = begin(releases, Guard() if self.guard else None, self.max_pin_s)
         console.print(f"version {residents.current.number} of {run}: {_versions(residents.engine)}")
         serve(residents, self.server, None, _announce(console), self.openpi(), following)
@@ -140,12 +145,12 @@ def _announce(console: Console) -> Callable[[str], None]:
     return lambda address: console.print(f"serving on {address}, Ctrl-C stops")
 
 
-def _wait(there: Callable[[], bool]) -> None:
-    """Until something is there, or a signal; SIGTERM then ends a wait as Ctrl-C does."""
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends this as Ctrl-C does."""
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        while not there():
-            time.sleep(_POLL_S)
+        yield
     finally:
         signal.signal(signal.SIGTERM, previous)
 
