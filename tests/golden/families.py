@@ -24,4 +24,8 @@ def compare(folder: Path, families: Sequence[str] = FAMILIES) -> Iterator[Compar
         raise FileNotFoundError(f"{folder}: none of the sub-folders {list(families)} is there")
     for name in present:
         module = importlib.import_module(f"tests.golden.compare_{name}")
-        yield from module.compare(folder / name)
+        try:
+            yield from module.compare(folder / name)
+        except KeyError as error:
+            error.add_note(f"{folder / name}: this array is missing from the golden data: copy them again")
+            raise
