@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-WAIT_S = 60.0
+WAIT_S = 120.0
 
 FAKES = '''
 """Registers the fakes of the tests as a stranger's package would."""
@@ -38,9 +38,15 @@ POLICY = Family("toy", "", lambda name: BlockingPolicy())
 CRITIC = Family("toy", "", lambda name: FakeCritic())
 
 class LoggingRobot(FakeRobot):
+    moves = 0
+
     def send(self, action):
+        moving = bool(np.any(action))
         with open(os.environ["FAKE_SENT"], "a") as file:
-            file.write("hold\\n" if not np.any(action) else "move\\n")
+            file.write("move\\n" if moving else "hold\\n")
+        self.moves += moving
+        if moving and self.moves == 6:
+            print("six moves", flush=True)
         return super().send(action)
 
 def create(place, options):
