@@ -60,6 +60,7 @@ $(LEROBOT)/.installed: constraints-lerobot.txt
 
 test-lerobot: $(STAMP) $(LEROBOT)/.installed
 	$(BIN)/python -m pytest tests/lerobot
+	$(BIN)/python -m tests.interop.lerobot_episode
 
 # openpi-client wants an older numpy, so it has an environment of its own, with nothing of ours in it. It imports
 # typing_extensions without asking for it.
