@@ -12,6 +12,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,11 @@ SMALLER = (
     ("--server 127.0.0.1:50051 --dry-run --duration-s 10", "--server 127.0.0.1:{port} --dry-run --duration-s 1"),
     ("--server 127.0.0.1:50051 --episodes 3", "--server 127.0.0.1:{port} --episodes 1"),
     ("--episodes 100", "--episodes 3 --videos 1"),
+    ("--out run --episodes 300", "--out run --episodes 4 --round-episodes 2"),
+    ("curve run", "curve run --at 0 2 --episodes 2 --last-episodes 2"),
+    ("--online online\n", "--online online --round-episodes 2\n"),
+    ("--address 127.0.0.1:50052", "--address 127.0.0.1:{other_port}"),
+    ("--server 127.0.0.1:50052 --episodes 50", "--server 127.0.0.1:{other_port} --episodes 2"),
 )
 
 
@@ -50,12 +56,12 @@ def bench(tmp_path: Path) -> Path:
 def blocks() -> list[list[str]]:
     """Commands of each bash block after the two of `make`, in order, with the test's sizes."""
     text = (ROOT / "README.md").read_text()
-    port = str(30_000 + os.getpid() % 20_000)
+    port = 30_000 + os.getpid() % 10_000
     found = ["\n".join(block.splitlines()) + "\n" for block in re.findall(r"```bash\n(.*?)```", text, re.S)][1:]
     joined = "\0".join(found)
     for shown, small in SMALLER:
         assert shown in joined, f"the README no longer says {shown!r}"
-        joined = joined.replace(shown, small.format(port=port))
+        joined = joined.replace(shown, small.format(port=port, other_port=port + 10_000))
     return [block.strip().splitlines() for block in joined.split("\0")]
 
 
@@ -95,12 +101,23 @@ def complete(path: Path) -> None:
 
 
 @pytest.fixture
-def server(bench: Path) -> Iterator[list[subprocess.Popen[str]]]:
+def working(bench: Path) -> Iterator[list[subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
     yield started
     for process in started:
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        # A server ends in order; a learner says that it was interrupted.
+        assert process.wait(60) in (0, 130)
+
+
+def learn(line: str, folder: Path, started: list[subprocess.Popen[str]]) -> None:
+    """In the background: it publishes its start, and waits for episodes that others record."""
+    process = subprocess.Popen(command(line), cwd=folder, env=environment(folder), text=True)
+    started.append(process)
+    run = folder / re.search(r"--out (\S+)", line).group(1)
+    while not (run / "current.json").exists():
+        assert process.poll() is None, f"the learner ended with {process.returncode}"
+        time.sleep(0.1)
 
 
 def serve(line: str, folder: Path, started: list[subprocess.Popen[str]]) -> None:
@@ -118,12 +135,14 @@ def serve(line: str, folder: Path, started: list[subprocess.Popen[str]]) -> None
     raise AssertionError(f"the server ended with {process.returncode}")
 
 
-def test_the_readmes_commands_work(bench: Path, server: list[subprocess.Popen[str]]) -> None:
+def test_the_readmes_commands_work(bench: Path, working: list[subprocess.Popen[str]]) -> None:
     said = []
     for lines in blocks():
         for line in lines:
             if line.startswith("steer serve"):
-                serve(line, bench, server)
+                serve(line, bench, working)
+            elif "--actors 0" in line:
+                learn(line, bench, working)
             else:
                 said.append(run(line, bench))
             if "--draft" in line:
@@ -133,5 +152,7 @@ def test_the_readmes_commands_work(bench: Path, server: list[subprocess.Popen[st
     result = Evaluation.read(bench / "eval" / "result.json")
     assert result.episodes == 3
     assert (bench / "eval" / "report.html").stat().st_size > 10_000
+    assert list(json.loads((bench / "run" / "curve" / "curve.json").read_text())["points"][1]) != []
+    assert json.loads(run("steer inspect online --json", bench))["episodes"] == 2
     inspected = run("steer inspect data --json", bench)
     assert json.loads(inspected)["episodes"] == EPISODES + 6
