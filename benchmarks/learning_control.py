@@ -62,9 +62,9 @@ class LearningControl:
     """How often the two alternate."""
     samples: int = 8
     """K."""
-    execute: int = 3
+    execute: int = 2
     """E."""
-    committed: int = 1
+    committed: int = 2
     """d."""
     utd: float = 20.0
     """Updates of critic and policy asked for per decision."""
