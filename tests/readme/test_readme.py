@@ -36,7 +36,7 @@ SMALLER = (
     ("--server 127.0.0.1:50051 --episodes 3", "--server 127.0.0.1:{port} --episodes 1"),
     ("--episodes 100", "--episodes 3 --videos 1"),
     ("--out run --episodes 300", "--out run --episodes 4 --round-episodes 2"),
-    ("curve run", "curve run --at 0 2 --episodes 2 --last-episodes 2"),
+    ("curve run", "curve run --at 0 --episodes 2 --last-episodes 2"),
     ("--online online\n", "--online online --round-episodes 2\n"),
     ("--address 127.0.0.1:50052", "--address 127.0.0.1:{other_port}"),
     ("--server 127.0.0.1:50052 --episodes 50", "--server 127.0.0.1:{other_port} --episodes 2"),
