@@ -7,7 +7,7 @@ The server is another process, reached over loopback. Stretches of the real loop
 one (the same deadlines, nothing to do), so that both see the same machine: the difference is ours, the rest is the machine's.
 Then the client asks back to back, for the round trip over the engine's own time. The last line is one JSON object:
 
-    loop, empty     ticks, late (share of ticks more than 5 ms late), p50_ms, p99_ms, max_ms, skipped
+    loop, empty     ticks, late (share of ticks more than 5 ms late), p50_ms, p99_ms, p999_ms, max_ms, skipped
     extra_late      percentage points of late ticks that the loop adds to the empty one
     stale_sent      actions sent although their observation was too old; must be 0
     round_trip      p50_ms, engine_ms (p50), ratio

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from critics.batch import CriticBatch
+from critics.checkpoints import load_weights
 from critics.config import CriticConfig, make_algorithm, make_network, make_spec
 from critics.edit.network import EditConfig, EditNetwork
 from critics.edit.objective import EditObjective
@@ -24,7 +25,7 @@ from critics.q_critic import KIND, QCritic
 from critics.q_network import State
 from critics.td import backup
 from critics.terms import polyak, random_subset
-from steer.checkpoints import Checkpoint, require_kind, require_weights
+from steer.checkpoints import Checkpoint, require_kind
 from steer.critic import CriticSpec
 from steer.data.frames import Frames
 from steer.data.sampling import Transitions, TransitionSampler
@@ -162,8 +163,7 @@ class CriticObjective:
                 f"{start.path}: scores {had.scores} over {list(had.prefixes)} steps, asked for {self.spec.scores} over "
                 f"{list(self.spec.prefixes)}: give its own to continue"
             )
-        require_weights(start, {name: tuple(value.shape) for name, value in self.network.state_dict().items()})
-        self.network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in start.weights.items()})
+        load_weights(self.network, start)
 
     def state_of(self, arrays: Mapping[str, Array]) -> State:
         """This process's share of the states, as the network takes them."""

@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from critics.checkpoints import load_weights, weights_of
 from critics.config import CriticConfig, make_network
 from critics.q_network import Embedded, QNetwork, State
-from steer.checkpoints import read_checkpoint, require_kind, require_weights, write_checkpoint
+from steer.checkpoints import read_checkpoint, require_kind, write_checkpoint
 from steer.critic import CriticSpec
 from steer.errors import SpecError, UnsupportedError
 from steer.observation import Batch
@@ -51,13 +52,12 @@ class QCritic:
         config = from_json(CriticConfig, checkpoint.config, f"{path}: config")
         spec = from_json(CriticSpec, checkpoint.spec, f"{path}: spec")
         network = make_network(config, spec, checkpoint.transforms)
-        require_weights(checkpoint, {name: tuple(value.shape) for name, value in network.state_dict().items()})
-        network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in checkpoint.weights.items()})
+        load_weights(network, checkpoint)
         return cls(config, spec, checkpoint.transforms, network.to(device), checkpoint.version)
 
     def save(self, path: Path, card: str = "") -> str:
         """Write a checkpoint folder; returns its version."""
-        weights = {name: value.detach().cpu().numpy() for name, value in self.network.state_dict().items()}
+        weights = weights_of(self.network)
         return write_checkpoint(
             path, kind=KIND, config=self.config, spec=self._spec, transforms=self.transforms, weights=weights, card=card
         )

@@ -20,6 +20,7 @@ from steer.errors import ConfigError, UnsupportedError
 from steer.options import integer, number, refuse_place, refuse_unknown
 from steer.policy import Context
 from steer.selection import reduce_scores
+from steer.spec import Array
 
 ORIGIN = "gradient"
 
@@ -58,9 +59,7 @@ class GradientRefiner:
             raise UnsupportedError(
                 f"{committed} steps are committed, the critic scores {scored}: nothing is left to refine"
             )
-        values = reduce_scores(self._critic.score(critic_context, candidates[:, :, :scored]), "mean")
-        best = np.argsort(-values, axis=1, kind="stable")[:, : self._keep]
-        chosen = np.take_along_axis(candidates, best[:, :, None, None], axis=1)
+        chosen = best_candidates(self._critic, critic_context, candidates, scored, self._keep)
         start = (torch.from_numpy(chosen).to(self._critic.device) - self._centre) / self._half_range
         fixed_head, free, tail = start[:, :, :committed], start[:, :, committed:scored], start[:, :, scored:]
 
@@ -76,6 +75,16 @@ class GradientRefiner:
             (chosen[:, :, :committed], refined.cpu().numpy()[:, :, committed:scored], chosen[:, :, scored:]), axis=2
         )
         return self._critic.spec.action.clip(added)[0], (ORIGIN,) * added.shape[1]
+
+
+def best_candidates(
+    critic: QCritic, context: Embedded, candidates: Float[np.ndarray, "b k h a"], scored: int, keep: int
+) -> Float[np.ndarray, "b k2 h a"]:
+    """A copy of the `keep` candidates with the highest mean Q of their first `scored` steps, the best first."""
+    values = reduce_scores(critic.score(context, candidates[:, :, :scored]), "mean")
+    best = np.argsort(-values, axis=1, kind="stable")[:, :keep]
+    chosen: Array = np.take_along_axis(candidates, best[:, :, None, None], axis=1)
+    return chosen
 
 
 def climb(

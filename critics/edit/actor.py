@@ -15,17 +15,18 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from critics.checkpoints import load_weights, weights_of
 from critics.edit.network import EditConfig, EditNetwork
 from critics.features import FeatureName, make_features
 from critics.q_critic import QCritic, make_state
 from critics.q_network import Embedded, State
-from steer.checkpoints import read_checkpoint, require_kind, require_weights, write_checkpoint
+from critics.refine import best_candidates
+from steer.checkpoints import read_checkpoint, require_kind, write_checkpoint
 from steer.critic import Critic, CriticSpec
 from steer.errors import ConfigError, SpecError, UnsupportedError
 from steer.noise import candidate_noise
 from steer.options import integer, number, refuse_unknown
 from steer.policy import Context
-from steer.selection import reduce_scores
 from steer.serial import from_json
 from steer.spec import Array
 from steer.transforms import Pipeline
@@ -63,13 +64,12 @@ class EditActor:
         model = from_json(EditModel, checkpoint.config, f"{path}: config")
         spec = from_json(CriticSpec, checkpoint.spec, f"{path}: spec")
         network = make_network(model, spec, checkpoint.transforms)
-        require_weights(checkpoint, {name: tuple(value.shape) for name, value in network.state_dict().items()})
-        network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in checkpoint.weights.items()})
+        load_weights(network, checkpoint)
         return cls(model, spec, checkpoint.transforms, network.to(device).eval(), checkpoint.version)
 
     def save(self, path: Path, card: str = "") -> str:
         """Write a checkpoint folder; returns its version."""
-        weights = {name: value.detach().cpu().numpy() for name, value in self.network.state_dict().items()}
+        weights = weights_of(self.network)
         return write_checkpoint(
             path, kind=KIND, config=self.model, spec=self.spec, transforms=self.transforms, weights=weights, card=card
         )
@@ -136,10 +136,7 @@ class EditRefiner:
         """A copy of the candidates to edit."""
         if not self._keep or self._keep >= candidates.shape[1]:
             return candidates.copy()
-        values = reduce_scores(self._critic.score(context, candidates[:, :, :scored]), "mean")
-        best = np.argsort(-values, axis=1, kind="stable")[:, : self._keep]
-        chosen: Array = np.take_along_axis(candidates, best[:, :, None, None], axis=1)
-        return chosen
+        return best_candidates(self._critic, context, candidates, scored, self._keep)
 
 
 def _check_pair(trained: CriticSpec, critic: CriticSpec) -> None:

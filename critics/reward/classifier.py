@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
+from critics.checkpoints import load_weights, weights_of
 from critics.reward.config import RewardConfig
 from critics.reward.network import RewardNetwork, inputs, make_network
-from steer.checkpoints import read_checkpoint, require_kind, require_weights, write_checkpoint
+from steer.checkpoints import read_checkpoint, require_kind, write_checkpoint
 from steer.classifier import ClassifierSpec
 from steer.errors import ConfigError, SpecError
 from steer.serial import from_json
@@ -49,13 +50,12 @@ class RewardClassifier:
         config = from_json(RewardConfig, checkpoint.config, f"{path}: config")
         spec = from_json(ClassifierSpec, checkpoint.spec, f"{path}: spec")
         network = make_network(config, spec.observation, checkpoint.transforms)
-        require_weights(checkpoint, {name: tuple(value.shape) for name, value in network.state_dict().items()})
-        network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in checkpoint.weights.items()})
+        load_weights(network, checkpoint)
         return cls(config, spec, checkpoint.transforms, network.to(device), checkpoint.version)
 
     def save(self, path: Path, card: str = "") -> str:
         """Write a checkpoint folder; returns its version."""
-        weights = {name: value.detach().cpu().numpy() for name, value in self.network.state_dict().items()}
+        weights = weights_of(self.network)
         return write_checkpoint(
             path, kind=KIND, config=self.config, spec=self._spec, transforms=self.transforms, weights=weights, card=card
         )

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from critics.checkpoints import weights_of
 from critics.vgps.bounds import Bounds
 from critics.vgps.config import NetworkConfig, Stated, infer_network
 from critics.vgps.flax_checkpoint import locate, read_arrays
@@ -137,7 +138,7 @@ class VGPSCritic:
 
     def save(self, path: Path, card: str = "") -> str:
         """Write one of our own checkpoint folders, with the embedding table where there is one; returns its version."""
-        weights = {name: value.detach().cpu().numpy() for name, value in self.network.state_dict().items()}
+        weights = weights_of(self.network)
         config = self.config
         if isinstance(self._instructions, EmbeddingTable):
             weights[_TABLE] = self._instructions.embeddings

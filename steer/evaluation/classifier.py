@@ -9,7 +9,7 @@ Knows no framework: it asks a `SuccessClassifier`. numpy and scipy only.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -18,7 +18,7 @@ from steer.classifier import SuccessClassifier, episode_score
 from steer.data.frames import Frames
 from steer.errors import SpecError
 from steer.evaluation.statistics import wilson
-from steer.evaluation.verdict import Interval, auc, bootstrap
+from steer.evaluation.verdict import Interval, auc, bootstrap, flat
 
 _RESAMPLES = 500
 
@@ -53,17 +53,6 @@ class ClassifierFigures:
     true_failures: int
     false_failures: int
 
-    def flat(self) -> dict[str, float]:
-        """Name -> number, an interval as three; for JSON and tables."""
-        numbers: dict[str, float] = {}
-        for part in fields(self):
-            value = getattr(self, part.name)
-            if isinstance(value, Interval):
-                numbers |= {part.name: value.value, f"{part.name}_low": value.low, f"{part.name}_high": value.high}
-            else:
-                numbers[part.name] = value
-        return numbers
-
 
 @dataclass(frozen=True)
 class ClassifierVerdict:
@@ -88,7 +77,7 @@ def judge_classifier(
         raise SpecError("no held-out episode is labelled: label some (steer label), or hold out more")
     figures = _figures(_scores(classifier, frames, labelled), frames.success[labelled], classifier.spec.threshold, seed)
     against = tuple(_reasons(figures, rules))
-    return ClassifierVerdict(not against, against or _in_favour(figures), figures.flat(), rules)
+    return ClassifierVerdict(not against, against or _in_favour(figures), flat(figures), rules)
 
 
 def _scores(classifier: SuccessClassifier, frames: Frames, episodes: np.ndarray) -> Float[np.ndarray, " e"]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -61,6 +61,18 @@ class Interval:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
+def flat(figures: Any) -> dict[str, float]:
+    """The fields of a dataclass as name -> number, an interval as three, None left out; for JSON and tables."""
+    numbers: dict[str, float] = {}
+    for part in fields(figures):
+        value = getattr(figures, part.name)
+        if isinstance(value, Interval):
+            numbers |= {part.name: value.value, f"{part.name}_low": value.low, f"{part.name}_high": value.high}
+        elif value is not None:
+            numbers[part.name] = value
+    return numbers
+
+
 @dataclass(frozen=True)
 class Figures:
     """What was measured. Q is the critic's own reduction over its members.
@@ -91,17 +103,6 @@ class Figures:
     return_mean: float
     return_max: float
     spread: float
-
-    def flat(self) -> dict[str, float]:
-        """Name -> number, an interval as three; for JSON and tables."""
-        numbers: dict[str, float] = {}
-        for part in fields(self):
-            value = getattr(self, part.name)
-            if isinstance(value, Interval):
-                numbers |= {part.name: value.value, f"{part.name}_low": value.low, f"{part.name}_high": value.high}
-            elif value is not None:
-                numbers[part.name] = value
-        return numbers
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def verdict(
     returns = frames.mc_returns(critic.spec.gamma if gamma is None else gamma)[at]
     figures = _figures(frames, at, scores, returns, resamples, rng)
     against = tuple(_reasons(figures, rules))
-    return Verdict(not against, against or _in_favour(figures), figures.flat(), rules)
+    return Verdict(not against, against or _in_favour(figures), flat(figures), rules)
 
 
 def _scores(

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from steer.errors import ConfigError
-from steer.files import fsync_path
+from steer.files import write_text
 from steer.training.state import latest_step
 
 _OURS = (
@@ -31,7 +31,7 @@ _OURS = (
     *("current.json", "refused.json", "rounds.jsonl", "logs", "curve"),
 )
 # What is being written; a kill may leave it.
-_ASIDE = ".run.json."
+_ASIDE = tuple(f".{name}." for name in _OURS)
 
 
 class OnlineFolder:
@@ -78,7 +78,7 @@ class OnlineFolder:
         if not document.exists():
             if resume:
                 raise ConfigError(f"{self.path}: nothing to resume here: start without --resume")
-            _write(document, settings)
+            write_text(document, json.dumps(settings, indent=1))
             return False
         if not resume:
             raise ConfigError(f"{self.path}: holds a run: --resume it, or --overwrite it")
@@ -93,14 +93,6 @@ class OnlineFolder:
                 shutil.rmtree(item)
             elif name != "learner.lock":
                 item.unlink(missing_ok=True)
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    aside = path.with_name(f"{_ASIDE}{os.getpid()}")
-    aside.write_text(json.dumps(content, indent=1))
-    fsync_path(aside)
-    os.replace(aside, path)
-    fsync_path(path.parent)
 
 
 def _check_same(was: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:

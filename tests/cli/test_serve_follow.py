@@ -35,13 +35,6 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def bench(plugin: Path, tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(plugin, tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def run(tmp_path: Path) -> LevelRun:
     made = LevelRun(tmp_path / "run")
     made.publish(0)

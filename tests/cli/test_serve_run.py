@@ -20,19 +20,7 @@ from steer.errors import UnavailableError
 from steer.observation import Observation
 from steer.transforms import Pipeline
 from tests.fakes import ROBOT
-from tests.processes import WAIT_S, Bench, Command, make_plugin
-
-
-@pytest.fixture(scope="session")
-def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_plugin(tmp_path_factory.mktemp("plugin"))
-
-
-@pytest.fixture
-def bench(plugin: Path, tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(plugin, tmp_path)
-    yield made
-    made.close()
+from tests.processes import WAIT_S, Bench, Command
 
 
 def test_a_run_moves_the_robot_records_it_and_both_stop_cleanly(bench: Bench, tmp_path: Path) -> None:

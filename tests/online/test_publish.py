@@ -116,6 +116,9 @@ def test_a_folder_is_claimed_resumed_or_refused(tmp_path: Path) -> None:
         (run.path / "versions").mkdir()
         assert not run.claim({**settings, "seed": 1}, resume=False, overwrite=True)
         assert not (run.path / "versions").exists()
+        # A server that was killed while it refused a version leaves this.
+        (run.path / ".refused.json.0a1b2c3d").touch()
+        assert not run.claim({**settings, "seed": 1}, resume=True, overwrite=False)
         (run.path / "thesis.tex").touch()
         with pytest.raises(ConfigError, match="holds something else"):
             run.claim(settings, resume=True, overwrite=False)
