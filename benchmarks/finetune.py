@@ -102,7 +102,8 @@ class Arguments:
             limits = ("--episodes", self.episodes, "--robot-minutes", self.robot_minutes)
             going_on = ("--resume",) if (run / "run.json").exists() else ()
             cells.steer(f"{name}-finetune", ["finetune", *models, "--out", run, *flags, *limits, *going_on])
-        measured = ("--episodes", self.starts, "--last-episodes", self.last_starts)
+        # All methods start from the same models, whose episodes are played once.
+        measured = ("--episodes", self.starts, "--last-episodes", self.last_starts, "--played", self.work / "played")
         cells.steer(f"{name}-curve", ["curve", run, "--at", *points, *measured])
         lines = (self.work / f"{name}-curve.log").read_text().splitlines()
         curve: dict[str, Any] = json.loads(next(line for line in reversed(lines) if line.startswith("{")))

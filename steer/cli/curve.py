@@ -50,6 +50,8 @@ class Curve:
     """Processes; 0: one per core."""
     out: Path | None = None
     """Folder for curve.json and report.html; RUN/curve unless given."""
+    played: Path | None = None
+    """Folder that keeps how episodes ended; OUT/played unless given. Runs that share it play a model that they share once."""
 
     def run(self) -> None:
         started = _started(self.run_folder)
@@ -75,9 +77,9 @@ class Curve:
             started["env"], str(self.run_folder), env_options=options, keys=pairs(started["map"], "map"), robot=robot
         )
         settings = RolloutSettings(self.samples, started["config"]["temperature"], 0)
-        return Measurement(
-            self.run_folder, setup, settings, out / "played", self.seed, self.episodes, self.last_episodes, self.workers
-        )
+        played = self.played or out / "played"
+        starts = (self.seed, self.episodes, self.last_episodes)
+        return Measurement(self.run_folder, setup, settings, played, *starts, self.workers)
 
     def _check(self, started: Mapping[str, Any]) -> None:
         for name in ("episodes", "samples"):

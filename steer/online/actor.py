@@ -22,6 +22,7 @@ from steer.evaluation.rollout import RolloutSettings, rollout
 from steer.online import engine as engines
 from steer.online.engine import Mixture
 from steer.online.publish import Versions
+from steer.online.refused import playable
 from steer.online.store import online_store
 from steer.parallel import WorkerPool
 from steer.robot import RobotSpec
@@ -49,7 +50,8 @@ class Scene:
 
 @dataclass(frozen=True)
 class Play:
-    """One episode to play. version: which one to play with; None: the newest when it begins. steered: else the student alone."""
+    """One episode to play. version: which one to play with; None: the newest when it begins; an earlier one where that is refused.
+    steered: else the student alone."""
 
     seed: int
     version: int | None
@@ -79,8 +81,8 @@ class Actor:
         self._loaded: tuple[tuple[int, bool], LocalSteering] | None = None
 
     def __call__(self, play: Play) -> Episode:
-        version = self._versions.current().version if play.version is None else play.version
         cast = self._cast
+        version = playable(cast.run, self._versions.current().version if play.version is None else play.version)
         samples = cast.student_samples + cast.base_samples if play.steered else 1
         settings = RolloutSettings(samples, cast.temperature, cast.execute, cast.selection)
         episode = rollout(self._environment, self._steering(version, play.steered), play.seed, settings).episode

@@ -32,6 +32,7 @@ from steer.online.processes import Processes
 from steer.online.progress import Phase, Progress, Round
 from steer.online.proposals import Proposals
 from steer.online.publish import Version, Versions
+from steer.online.refused import refused
 from steer.online.run_folder import OnlineFolder
 from steer.online.start import Start
 from steer.policy import Policy
@@ -135,6 +136,8 @@ class Learner:
         warm = progress.episodes < self._config.warmup_episodes
         steered = not warm or self._config.warmup_behaviour == "steered"
         self._show("episodes", progress.episodes, until)
+        if why := refused(self._folder.path).get(progress.published):
+            _log.warning("the newest version is refused, episodes are played by an earlier one", why=why)
         if self._source is not None:
             self._source.gather(until, progress.published, steered, self._stop)
         if self._processes.any(self._stop()):

@@ -19,8 +19,8 @@ from steer.errors import CheckpointError
 from steer.files import fsync_path, fsync_tree, replace_folder
 from steer.serial import from_json, to_json
 
-# An actor that loads an older version while a newer one appears must still find it.
-KEPT = 20
+# Far more than an actor that is slow to change needs: `steer curve` measures versions long after they came out.
+KEPT = 100
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Versions of a run that are not to be served again.
 
-RUN/refused.json   version -> {"why", "time_s"} (Unix seconds); a person may edit it, a server that follows the run obeys
+RUN/refused.json   version -> {"why", "time_s"} (Unix seconds); a person may edit it; servers that follow the run and the
+                   learner's own actors obey
 """
 
 from __future__ import annotations
@@ -27,6 +28,12 @@ def refused(run: Path) -> dict[int, str]:
         raise ConfigError(
             f'{path} cannot be read ({error!r}): it maps versions to reasons, such as {{"7": {{"why": "drops the cube"}}}}'
         ) from error
+
+
+def playable(run: Path, newest: int) -> int:
+    """The highest version up to `newest` that is not refused; the start, version 0, where all are."""
+    unwanted = refused(run)
+    return next((number for number in range(newest, 0, -1) if number not in unwanted), 0)
 
 
 def refuse(run: Path, number: int, why: str) -> None:
