@@ -33,9 +33,9 @@ METHODS: Mapping[str, Sequence[object]] = {
 }
 # Worlds that the offline episodes never saw: options of the environment.
 SHIFTS: Mapping[str, Mapping[str, object]] = {
-    "cube": {"cube_mass_kg": 0.3, "cube_friction": 0.5},
-    "goals": {"goal_box_m": [[0.40, 0.22], [0.60, 0.30]]},
-    "gripper": {"gripper_offset_m": [0.0, 0.012, 0.0]},
+    "cube": {"cube_mass_kg": 0.4, "cube_friction": 0.35},
+    "goals": {"goal_box_m": [[0.60, -0.20], [0.66, 0.20]]},
+    "gripper": {"gripper_offset_m": [0.0, 0.018, 0.0]},
 }
 
 

@@ -47,13 +47,14 @@ class OnlineConfig:
     improve: Improve = "success"
     """What gets better beside the critic. The policy, fitted to executed chunks of successful episodes (success), to actions that
     the critic prefers (pa-rl), or to both; an actor that edits its candidates (edit), alone or with success; or nothing (none)."""
-    policy_utd: float = 1.0
+    policy_utd: float = 2.0
     """Policy updates per decision. [PA-RL: 1, WSRL: 1]"""
     policy_batch_size: int = 256
     """Chunks per policy update. [256]"""
-    policy_learning_rate: float = 3e-4
-    """Constant. [PA-RL: diffusion 5e-5, tokens 1e-4, OpenVLA 2e-5]"""
-    policy_average: float = 0.995
+    policy_learning_rate: float = 0.0
+    """Constant; 0: the rate that the policy was trained with. Lower ones stay close to what it did before, its mistakes among it.
+    [PA-RL: diffusion 5e-5, tokens 1e-4, OpenVLA 2e-5]"""
+    policy_average: float = 0.999
     """Exponential average of the weights that is played and published."""
     base_samples: int = 8
     """Candidates of the frozen policy that the run starts with, per state. They keep the critic's maximum honest."""
@@ -86,11 +87,19 @@ class OnlineConfig:
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("members", "target_subset", "warmup_episodes", "batch_size"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
-        for name in ("learning_rate", "utd", "policy_utd", "edit_utd", "temperature", "intervention_weight"):
+        for name in (
+            "learning_rate",
+            "policy_learning_rate",
+            "utd",
+            "policy_utd",
+            "edit_utd",
+            "temperature",
+            "intervention_weight",
+        ):
             self._require(name, 0 <= getattr(self, name) < float("inf"), "0 or more")
         self._require("offline_share", 0 <= self.offline_share <= 1, "between 0 and 1")
         self._require("policy_average", 0 <= self.policy_average < 1, "in [0, 1)")
-        for name in ("policy_learning_rate", "edit_learning_rate", "edit_scale"):
+        for name in ("edit_learning_rate", "edit_scale"):
             self._require(name, getattr(self, name) > 0, "above 0")
         if self.members and not self.fresh_critic:
             raise ConfigError(

@@ -67,7 +67,7 @@ class Start:
         student = replace(
             policy_config,
             batch_size=config.policy_batch_size,
-            learning_rate=config.policy_learning_rate,
+            learning_rate=config.policy_learning_rate or policy_config.learning_rate,
             ema_decay=config.policy_average,
             warmup_steps=0,
             final_rate=1.0,
