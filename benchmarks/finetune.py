@@ -1,10 +1,11 @@
 """Fine-tuning: what each method makes of a policy, over online episodes, and what a shifted world costs.
 
-    python -m benchmarks.finetune --demos runs/demo runs/demo-1 runs/demo-2 [--only calql+success ...] [--json]
+    python -m benchmarks.finetune --demos runs/demo runs/demo-1 runs/demo-2 [--tokens POLICY] [--only calql+success ...] [--json]
 
 Each method starts from the first demo's policy and critic, the default one from every demo's. A method is flags of `steer
 finetune`; its versions are measured by `steer curve` on starts that neither training has seen. What is finished is kept, so a
-run that was stopped goes on.
+run that was stopped goes on. A token transformer is improved in the demo policy's place, such as the one that
+`benchmarks.families` trains.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ METHODS: Mapping[str, Sequence[object]] = {
     "wsrl+success": ("--preset", "wsrl", "--improve", "success"),
     "rlpd+edit": ("--preset", "rlpd", "--improve", "edit"),
 }
+TOKENS = "tokens+pa-rl"
 # Worlds that the offline episodes never saw: options of the environment.
 SHIFTS: Mapping[str, Mapping[str, object]] = {
     "cube": {"cube_mass_kg": 0.4, "cube_friction": 0.35},
@@ -45,6 +47,8 @@ class Arguments:
 
     demos: tuple[Path, ...] = (Path("runs/demo"),)
     """Folders of `steer demo`, each with episodes, policy and critic; the default method starts from each of them."""
+    tokens: Path | None = None
+    """A token transformer for the same task, to be improved by pa-rl."""
     work: Path = Path("runs/benchmarks/finetune")
     """Where runs and finished cells are kept."""
     out: Path = Path("benchmarks/results/finetune.json")
@@ -64,7 +68,7 @@ class Arguments:
 
     def run(self) -> None:
         cells = Cells(self.work, Console(stderr=True, quiet=self.json))
-        for name in self._chosen([*METHODS, *SHIFTS]):
+        for name in self._chosen([*METHODS, *([TOKENS] if self.tokens else []), *SHIFTS]):
             kept = json.loads(self.out.read_text()) if self.out.exists() else {}
             keep(self.out, self._with(kept | {"default": DEFAULT}, name, cells))
         print(self.out.read_text())
@@ -84,6 +88,9 @@ class Arguments:
             curve = self._curve(f"shift-{name}", self.demos[0], [*METHODS[DEFAULT], *options], (0, 75, 300), cells)
             return kept | {"shift": kept.get("shift", {}) | {name: curve}}
         points = (0, 75, 150, 300)
+        if name == TOKENS:
+            flags = METHODS["calql+pa-rl"]
+            return kept | {name: self._curve(name, self.demos[0], flags, points, cells, self.tokens)}
         if name != DEFAULT:
             return kept | {name: self._curve(name, self.demos[0], METHODS[name], points, cells)}
         curves = [
@@ -93,12 +100,25 @@ class Arguments:
         return kept | {name: curves[0], "seeds": curves}
 
     def _curve(
-        self, name: str, demo: Path, flags: Sequence[object], points: Sequence[int], cells: Cells
+        self,
+        name: str,
+        demo: Path,
+        flags: Sequence[object],
+        points: Sequence[int],
+        cells: Cells,
+        policy: Path | None = None,
     ) -> dict[str, Any]:
-        """Episodes -> success; see `steer.cli.curve.summary`."""
+        """Episodes -> success; see `steer.cli.curve.summary`. policy: instead of the demo's."""
         run = self.work / name
         if not (run / "curve" / "curve.json").exists():
-            models = ("--policy", demo / "policy", "--critic", demo / "critic", "--offline", demo / "episodes")
+            models = (
+                "--policy",
+                policy or demo / "policy",
+                "--critic",
+                demo / "critic",
+                "--offline",
+                demo / "episodes",
+            )
             limits = ("--episodes", self.episodes, "--robot-minutes", self.robot_minutes)
             going_on = ("--resume",) if (run / "run.json").exists() else ()
             cells.steer(f"{name}-finetune", ["finetune", *models, "--out", run, *flags, *limits, *going_on])
