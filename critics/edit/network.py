@@ -29,7 +29,7 @@ _LOG_STD_LOW, _LOG_STD_HIGH = -5.0, 1.0
 class EditConfig:
     """How far edits reach, and how they are learnt."""
 
-    scale: float = 0.1
+    scale: float = 0.03
     """Largest edit of any number of a chunk, in units where every axis spans [-1, 1]. [EXPO: chosen per task]"""
     hidden: tuple[int, ...] = (256, 256)
     """Widths of the hidden layers."""

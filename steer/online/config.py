@@ -68,8 +68,9 @@ class OnlineConfig:
     """pa-rl: the refiner that moves the best candidate uphill; empty: the best candidate itself. [10 steps of 3e-4]"""
     target_states: int = 8192
     """pa-rl: states per round, drawn from all online ones, whose better actions the policy is fitted to."""
-    edit_scale: float = 0.1
-    """edit: how far any number of a chunk is moved at most, where every axis spans [-1, 1]. [EXPO: chosen per task]"""
+    edit_scale: float = 0.03
+    """edit: how far any number of a chunk is moved at most, where every axis spans [-1, 1]. Where it reaches farther than the
+    critic knows, edits look good and fail. [EXPO: chosen per task]"""
     edit_learning_rate: float = 3e-4
     """Of the edit actor. [EXPO, RLPD: 3e-4]"""
     edit_utd: float = 1.0
