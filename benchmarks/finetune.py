@@ -85,7 +85,8 @@ class Arguments:
             options = [
                 word for key, value in SHIFTS[name].items() for word in ("--env-option", f"{key}={json.dumps(value)}")
             ]
-            curve = self._curve(f"shift-{name}", self.demos[0], [*METHODS[DEFAULT], *options], (0, 75, 300), cells)
+            flags = [*METHODS[DEFAULT], *options]
+            curve = self._curve(f"shift-{name}", self.demos[0], flags, (0, 75, 300), cells, limits=("--episodes", 300))
             return kept | {"shift": kept.get("shift", {}) | {name: curve}}
         points = (0, 75, 150, 300)
         if name == TOKENS:
@@ -107,8 +108,9 @@ class Arguments:
         points: Sequence[int],
         cells: Cells,
         policy: Path | None = None,
+        limits: Sequence[object] = (),
     ) -> dict[str, Any]:
-        """Episodes -> success; see `steer.cli.curve.summary`. policy: instead of the demo's."""
+        """Episodes -> success; see `steer.cli.curve.summary`. policy: instead of the demo's. limits: of this run alone."""
         run = self.work / name
         if not (run / "curve" / "curve.json").exists():
             models = (
@@ -119,7 +121,7 @@ class Arguments:
                 "--offline",
                 demo / "episodes",
             )
-            limits = ("--episodes", self.episodes, "--robot-minutes", self.robot_minutes)
+            limits = limits or ("--episodes", self.episodes, "--robot-minutes", self.robot_minutes)
             going_on = ("--resume",) if (run / "run.json").exists() else ()
             cells.steer(f"{name}-finetune", ["finetune", *models, "--out", run, *flags, *limits, *going_on])
         # All methods start from the same models, whose episodes are played once.
