@@ -11,7 +11,8 @@ last line is one JSON object:
     extra_late      percentage points of late ticks that the loop adds to the empty one
     fresh           share of ticks that had an action of a fresh chunk; without one the robot holds
     stale_sent      actions sent although their observation was too old; must be 0
-    learner         cpu (share of one core that it got), utd reached, versions published, episodes learnt from
+    learner         cpu (share of one core that it got), versions published, episodes learnt from, and utd: the critic's updates
+                    of finished rounds over all decisions of the loop meanwhile, so that one that falls behind shows it
 """
 
 from __future__ import annotations
@@ -149,7 +150,22 @@ class LearningControl:
             real.extend(loop.statistics)
             idle.extend(empty_loop(robot.spec.action.rate_hz, stretch_s))
         share = (_cpu_s(learner.pid) - used) / (time.monotonic() - began)
-        return self._account(real, idle, summaries) | {"learner": {"cpu": round(share, 3), **_learnt(work)}}
+        learnt = self._learnt(work, real.summary().ticks)
+        return self._account(real, idle, summaries) | {"learner": {"cpu": round(share, 3), **learnt}}
+
+    def _learnt(self, work: Path, ticks: int) -> dict[str, Any]:
+        rounds = read_rounds(work / "run" / "rounds.jsonl")
+        last = rounds[-1] if rounds else {}
+        updates = last.get("critic_updates", 0)
+        # The learner's decisions are what its critic scores, however few steps the robot runs of them.
+        decisions = ticks / registry.critic(str(self.demo / "critic")).spec.prefixes[0]
+        return {
+            "versions": Versions(work / "run").current().version,
+            "episodes": last.get("episodes", 0),
+            "utd": round(updates / max(decisions, 1), 2),
+            "critic_updates": updates,
+            "policy_updates": last.get("policy_updates", 0),
+        }
 
     def _account(self, real: TickStatistics, idle: TickStatistics, summaries: list[RunSummary]) -> dict[str, Any]:
         controlled, empty = real.summary(), idle.summary()
@@ -196,18 +212,6 @@ def _published(learner: subprocess.Popen[bytes], work: Path) -> None:
         if learner.poll() is not None or time.monotonic() > deadline:
             raise UnavailableError(f"the learner published nothing:\n{(work / 'learner.log').read_text()}")
         time.sleep(0.5)
-
-
-def _learnt(work: Path) -> dict[str, Any]:
-    rounds = read_rounds(work / "run" / "rounds.jsonl")
-    last = rounds[-1] if rounds else {}
-    return {
-        "versions": Versions(work / "run").current().version,
-        "episodes": last.get("episodes", 0),
-        "utd": last.get("utd", 0.0),
-        "critic_updates": last.get("critic_updates", 0),
-        "policy_updates": last.get("policy_updates", 0),
-    }
 
 
 def _cpu_s(pid: int) -> float:
