@@ -82,7 +82,7 @@ class OnlineFolder:
             return False
         if not resume:
             raise ConfigError(f"{self.path}: holds a run: --resume it, or --overwrite it")
-        _check_same(json.loads(document.read_text()), settings, self.path)
+        _check_same(read_settings(self.path), settings, self.path)
         return latest_step(self.training) is not None
 
     def _clear(self) -> None:
@@ -93,6 +93,23 @@ class OnlineFolder:
                 shutil.rmtree(item)
             elif name != "learner.lock":
                 item.unlink(missing_ok=True)
+
+
+def read_settings(run: Path) -> dict[str, Any]:
+    """What a run was started with, as `steer finetune` wrote it.
+
+    Raises `ConfigError` where `run` is no run's folder, or its run.json cannot be read or holds something else.
+    """
+    document = run / "run.json"
+    try:
+        settings: Any = json.loads(document.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ConfigError(f"{run}: no run.json here: give the folder of a `steer finetune` run, its --out") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{document} cannot be read ({error}): restore it from a copy") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{document} holds no settings of a run ({settings!r:.50}): restore it from a copy")
+    return settings
 
 
 def _check_same(was: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
