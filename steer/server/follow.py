@@ -4,7 +4,8 @@
 
 Meanwhile the version before answers. One that is broken is refused with its reason and not tried again until the pointer is
 written anew. A version waits while two are in memory. Every look also judges the version that is served by the outcomes of its
-episodes (`steer.server.guard`); a worse one is refused for good, which the run's folder remembers.
+episodes (`steer.server.guard`), unless it was gone back to; a worse one is refused, which the run's folder remembers. A person
+may take that back there: then the version is served again, and this server does not judge it a second time.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Releases(Protocol):
 
 @dataclass(frozen=True)
 class Following:
-    """A run to follow. tried: the release that led to what is served now.
+    """A run to follow. tried: the release that led to what is served now. broken: versions that could not be loaded then.
 
     guard: None serves every version that is sound, whatever comes of it.
     """
@@ -78,6 +79,7 @@ class Following:
     releases: Releases
     tried: Release
     guard: Guard | None = _GUARD
+    broken: frozenset[int] = frozenset()
 
 
 def begin(releases: Releases, guard: Guard | None = _GUARD, max_pin_s: float = 60.0) -> tuple[Residents, Following]:
@@ -87,16 +89,19 @@ def begin(releases: Releases, guard: Guard | None = _GUARD, max_pin_s: float = 6
     """
     release = releases.newest()
     refused = releases.refused()
-    reason: Exception | None = None
+    broken: dict[int, Exception] = {}
     for number in (release.number, *releases.earlier(release.number)):
         if number in refused:
             _log.warning("version was refused before, trying the one before it", version=number)
             continue
         try:
-            return Residents(releases.load(number), number, max_pin_s), Following(releases, release, guard)
+            residents = Residents(releases.load(number), number, max_pin_s)
         except Exception as error:  # noqa: BLE001 - told here, and raised where nothing else can be served
             _log.warning("version refused, trying the one before it", version=number, reason=str(error))
-            reason = reason or error
+            broken[number] = error
+        else:
+            return residents, Following(releases, release, guard, frozenset(broken))
+    reason = next(iter(broken.values()), None)
     if reason is None or isinstance(reason, SteerError):
         raise reason or CheckpointError("every version of the run was refused: there is nothing left to serve")
     raise CheckpointError(f"version {release.number} cannot be loaded ({type(reason).__name__}: {reason})") from reason
@@ -113,10 +118,11 @@ class Follower:
         self._residents, self._batcher, self._metrics = residents, batcher, metrics
         self._samples = samples
         self._tried = following.tried
-        self._broken: set[int] = set()
+        self._broken = set(following.broken)
         self._given_up: set[int] = set()
+        self._unwritten: set[int] = set()
         self._judged: tuple[Sequence[Outcome], int] = ((), -1)
-        self._said = ""
+        self._said: dict[str, dict[str, object]] = {}
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._count(loading=False)
 
@@ -137,7 +143,7 @@ class Follower:
         self._residents.retire()
         self._count(loading=False)
         release = await self._aside(self._releases.newest)
-        await self._aside(lambda: self._judge(release))
+        await self._aside(self._judge)
         wanted = await self._aside(lambda: self._wanted(release))
         if wanted is not None:
             await self._change(wanted, release)
@@ -146,9 +152,10 @@ class Follower:
 
     def _wanted(self, release: Release) -> int | None:
         """The version to change to; None while the present one is right. On the loader's thread."""
-        refused, served = self._refused(), self._residents.current.number
-        if release.number not in refused:
-            return None if release == self._tried else release.number
+        refused, served, newest = self._refused(), self._residents.current.number, release.number
+        anew = release != self._tried
+        if newest not in refused and (anew or newest not in self._broken):
+            return newest if anew or served != newest else None
         if served not in refused:
             return None
         behind = [n for n in self._releases.earlier(served) if n not in refused and n not in self._broken]
@@ -159,15 +166,16 @@ class Follower:
         if older is not None and older.number in behind:
             return older.number
         # Of versions that nobody has played, nothing is known.
-        known = {outcome.version for outcome in self._releases.outcomes()}
+        known = {outcome.version for outcome in self._outcomes()}
         return next((number for number in behind if number in known), behind[0])
 
-    def _judge(self, release: Release) -> None:
-        """Refuse the newest version if it is served and its episodes say that it is worse. On the loader's thread."""
+    def _judge(self) -> None:
+        """Refuse the version that is served if its episodes say that it is worse. On the loader's thread."""
         served, refused = self._residents.current.number, self._refused()
-        if self._guard is None or served != release.number or served in refused:
+        # Under a refused version lies what was gone back to, which has been judged in its time.
+        if self._guard is None or served in self._given_up or any(number >= served for number in refused):
             return
-        outcomes = self._releases.outcomes()
+        outcomes = self._outcomes()
         if outcomes is self._judged[0] and served == self._judged[1]:
             return
         self._judged = (outcomes, served)
@@ -179,19 +187,27 @@ class Follower:
         self._given_up.add(served)
         try:
             self._releases.refuse(served, str(verdict))
-        except OSError as error:
+        except (OSError, SteerError) as error:
+            self._unwritten.add(served)
             _log.error("that a version was rolled back cannot be written down", version=served, reason=str(error))
+
+    def _outcomes(self) -> Sequence[Outcome]:
+        """What is known of the versions: nothing while it cannot be read, which must not keep versions from changing."""
+        try:
+            return self._releases.outcomes()
+        except (OSError, SteerError) as error:
+            self._say("outcomes cannot be read: no version is judged", reason=f"{type(error).__name__}: {error}")
+            return ()
 
     def _refused(self) -> set[int]:
         """What the run's folder says, and what could not be written there."""
-        return {*self._releases.refused(), *self._given_up}
+        return {*self._releases.refused(), *self._unwritten}
 
     # -- changing it
 
     async def _change(self, number: int, release: Release) -> None:
-        older = self._residents.older
-        if older is not None and older.number == number != release.number:
-            self._tried = release
+        older, anew = self._residents.older, number == release.number and release != self._tried
+        if older is not None and older.number == number and not anew:
             self._swap(older, 0.0)
             return
         if older is not None:
@@ -199,7 +215,11 @@ class Follower:
             self._say("a version waits: two are in memory", version=number, older=older.number, sessions=pinned)
             return
         start = time.monotonic()
-        self._tried = release
+        if anew:
+            self._tried = release
+            # Another version may have had its number.
+            self._broken.discard(number)
+            self._given_up.discard(number)
         self._count(loading=True)
         try:
             engine = await self._aside(lambda: self._releases.load(number))
@@ -240,10 +260,9 @@ class Follower:
 
     def _say(self, event: str, **about: object) -> None:
         """Warn, but not of the same thing at every look."""
-        said = f"{event} {about}"
-        if said != self._said:
+        if self._said.get(event) != about:
             _log.warning(event, **about)
-        self._said = said
+        self._said[event] = about
 
 
 def check_same(new: Engine, served: Engine) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from steer.engine import Engine
-from steer.errors import CheckpointError
+from steer.errors import CheckpointError, StoreError
 from steer.server.batcher import Batcher
 from steer.server.follow import Follower, Release, begin
 from steer.server.guard import Guard, Outcome
@@ -27,6 +27,7 @@ class GivenReleases:
         self.played: tuple[Outcome, ...] = ()
         self.loaded: list[int] = []
         self.full = False
+        self.damaged = False
 
     def newest(self) -> Release:
         return self.release
@@ -49,6 +50,8 @@ class GivenReleases:
         self.reasons[number] = why
 
     def outcomes(self) -> tuple[Outcome, ...]:
+        if self.damaged:
+            raise StoreError("labels.jsonl line 3 is not a label")
         return self.played
 
     def publish(self, number: int) -> None:
@@ -171,6 +174,89 @@ def test_the_version_that_it_went_back_to_is_not_judged_again() -> None:
         releases.play(0, *[0] * 20)
         assert await table.look(2) == 0
         assert list(releases.reasons) == [1]
+
+    Table(releases).run(work)
+
+
+def test_a_person_may_take_a_refusal_back_and_is_not_contradicted() -> None:
+    releases = GivenReleases()
+
+    async def work(table: Table) -> None:
+        releases.publish(1)
+        await table.look()
+        worse(releases, 1)
+        assert await table.look(2) == 0
+        del releases.reasons[1]
+        assert await table.look() == 1
+        releases.play(1, 0)
+        assert await table.look(2) == 1
+        assert releases.reasons == {}
+        # Another version 1: the run was started anew.
+        releases.publish(1)
+        assert await table.look() == 1
+        releases.play(1, 0)
+        assert await table.look(2) == 0
+
+    Table(releases).run(work)
+
+
+def test_what_was_refused_at_the_start_may_be_taken_back() -> None:
+    releases = GivenReleases(newest=1)
+    releases.reasons[1] = "drops the cube"
+
+    async def work(table: Table) -> None:
+        assert await table.look() == 0
+        releases.reasons.clear()
+        assert await table.look() == 1
+        assert releases.loaded == [0, 1]
+
+    Table(releases).run(work)
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_behind_a_broken_version_the_one_before_is_judged_and_may_be_refused(started: bool) -> None:
+    releases = GivenReleases(newest=2 if started else 1)
+    releases.broken.add(2)
+
+    async def work(table: Table) -> None:
+        if not started:
+            releases.publish(2)
+        assert await table.look() == 1
+        worse(releases, 1)
+        assert await table.look() == 0
+        assert list(releases.reasons) == [1]
+        assert releases.loaded.count(2) == 1
+
+    Table(releases).run(work)
+
+
+def test_a_person_may_refuse_what_is_served_behind_a_broken_version() -> None:
+    releases = GivenReleases(newest=1)
+
+    async def work(table: Table) -> None:
+        releases.broken.add(2)
+        releases.publish(2)
+        assert await table.look() == 1
+        releases.reasons[1] = "drops the cube"
+        assert await table.look() == 0
+
+    Table(releases).run(work)
+
+
+def test_versions_change_while_their_outcomes_cannot_be_read() -> None:
+    releases = GivenReleases()
+    releases.damaged = True
+
+    async def work(table: Table) -> None:
+        releases.publish(1)
+        assert await table.look() == 1
+        releases.reasons[1] = "drops the cube"
+        assert await table.look() == 0
+        releases.publish(2)
+        assert await table.look() == 2
+        worse(releases, 2)
+        releases.damaged = False
+        assert await table.look() == 0
 
     Table(releases).run(work)
 
