@@ -1,8 +1,9 @@
 """`Outcomes`: which version played each stored episode, and whether it succeeded, from a store that grows.
 
 An episode counts for a version when all its decisions were that version's, with its critic, and nobody helped. A version is
-named by the number in `info["version"]` (simulated actors write it), else by the versions of policy and critic that the recorder
-kept. An episode that safety ended has failed, whatever else is said of it; one that nobody judged says nothing.
+known by the models that the recorder and the simulated actors keep in `info["policy_version"]` and `info["critic_version"]`,
+never by a number: other runs, whose episodes the store may hold too, count from 0 as well. An episode that safety ended has
+failed, whatever else is said of it; one that nobody judged says nothing.
 
 Only what stands beside the episodes is read, never the episodes.
 """
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -42,7 +42,11 @@ class Outcomes:
         """
         if not (self._store / "store.json").exists():
             return self._outcomes  # nobody has recorded anything yet
-        for path in published(self._store):
+        segments = published(self._store)
+        if not self._seen.issubset(path.name for path in segments):
+            # Another store is there now: the run was started anew.
+            self._records, self._seen, self._state = [], set(), None
+        for path in segments:
             if path.name not in self._seen:
                 self._seen.add(path.name)
                 self._take(path)
@@ -66,15 +70,7 @@ def outcome_of(record: EpisodeRecord, numbers: Mapping[tuple[str, str], int]) ->
     """What an episode says of a version; None where it says nothing."""
     info = record.info
     success = False if info.get("stopped_by") == "safety" else record.success
-    version = _version(info, numbers)
+    version = numbers.get((str(info.get("policy_version")), str(info.get("critic_version"))))
     if success is None or version is None or info.get("intervention_steps") or "versions" in info:
         return None
     return Outcome(version, success)
-
-
-def _version(info: Mapping[str, Any], numbers: Mapping[tuple[str, str], int]) -> int | None:
-    pair = (info.get("policy_version"), info.get("critic_version"))
-    stated = info.get("version")
-    if isinstance(stated, int) and pair[1]:
-        return stated
-    return numbers.get((str(pair[0]), str(pair[1])))

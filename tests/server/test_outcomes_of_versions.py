@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ def record(success: bool | None, **info: Any) -> EpisodeRecord:
     [
         (record(True, **BY_3), Outcome(3, True)),
         (record(False, **BY_3), Outcome(3, False)),
-        (record(True, **BY_3, version=7), Outcome(7, True)),  # an actor knows the number
-        (record(True, policy_version="p3", critic_version="", version=7), None),  # the student alone
+        (record(True, **BY_3, version=3), Outcome(3, True)),  # an actor writes the number
+        (record(False, policy_version="p9", critic_version="c9", version=3), None),  # of another run's version 3
+        (record(True, policy_version="p3", critic_version="", version=3), None),  # the student alone
         (record(True, policy_version="p3", critic_version="c4"), None),  # of no version
         (record(True), None),  # scripted
         (record(None, **BY_3), None),  # nobody has judged it
@@ -69,3 +71,16 @@ def test_a_store_that_grows_is_read_on_with_its_labels_and_past_what_is_damaged(
 
     assert outcomes.read(NUMBERS) == (Outcome(3, False), Outcome(3, False), Outcome(4, True))
     assert outcomes.read({("p4", "c4"): 5}) == (Outcome(5, True),)
+
+
+def test_a_store_that_was_made_anew_is_read_anew(tmp_path: Path) -> None:
+    outcomes = Outcomes(tmp_path / "store")
+    store = EpisodeStore.create(tmp_path / "store", ROBOT)
+    write(store, True, **BY_3)
+    write(store, True, **BY_3)
+    assert outcomes.read(NUMBERS) == (Outcome(3, True), Outcome(3, True))
+    shutil.rmtree(tmp_path / "store")
+    store = EpisodeStore.create(tmp_path / "store", ROBOT)
+    assert outcomes.read(NUMBERS) == ()
+    write(store, False, **BY_3)
+    assert outcomes.read(NUMBERS) == (Outcome(3, False),)
