@@ -70,11 +70,10 @@ class Residents:
         self.older, self.current = self.current, new
         new.superseded_s = math.inf
 
-    def retire(self) -> Resident | None:
-        """Forget the older version once nobody needs it; returns the one that is still needed."""
+    def retire(self) -> None:
+        """Forget the older version once nobody needs it."""
         if self.older is not None and not self.older.busy and not self.pinned():
             self.older = None
-        return self.older
 
     def pinned(self) -> int:
         """Sessions that still are on the older version."""

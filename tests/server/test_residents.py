@@ -70,12 +70,14 @@ def test_the_older_version_is_kept_for_those_who_need_it() -> None:
     residents = table.residents
     table.asked(pin), table.asked(other)
     table.swap(1)
-    assert residents.retire() is not None
+    residents.retire()
+    assert residents.older is not None
     assert residents.pinned() == 2
     table.asked(pin, 1)
     del other  # its session ended
     assert residents.pinned() == 0
-    assert residents.retire() is None
+    residents.retire()
+    assert residents.older is None
 
 
 def test_a_decision_in_progress_keeps_its_version_however_long_it_takes() -> None:
@@ -85,8 +87,10 @@ def test_a_decision_in_progress_keeps_its_version_however_long_it_takes() -> Non
         table.swap(1)
         table.clock.time += 10.0
         assert residents.pinned() == 0
-        assert residents.retire() is not None
-    assert residents.retire() is None
+        residents.retire()
+        assert residents.older is not None
+    residents.retire()
+    assert residents.older is None
 
 
 def test_the_older_version_can_come_back() -> None:
