@@ -1,7 +1,7 @@
 """Versions of a run that are not to be served again.
 
 RUN/refused.json   version -> {"why", "time_s"} (Unix seconds); a person may edit it; servers that follow the run and the
-                   learner's own actors obey
+                   learner's own actors obey, also when the newest version is taken out again
 """
 
 from __future__ import annotations
