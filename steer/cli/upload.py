@@ -45,6 +45,6 @@ class Upload:
                         "what is there stays there, run the command again to go on"
                     )
         console.print(account(uploads))
-        broken = uploads.counts["refused"] + uploads.counts["damaged"]
-        if broken:
-            raise StoreError(f"{broken} segments of {self.store} could not be uploaded, see above")
+        left = len(uploads.left())
+        if left:
+            raise StoreError(f"{left} segments of {self.store} are not at {self.server}, see above: do not delete them")

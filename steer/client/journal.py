@@ -18,12 +18,16 @@ from steer.errors import StoreError
 
 
 class Journal:
-    """What one receiver has acknowledged. labels: the version up to which it has the labels."""
+    """What one receiver has acknowledged.
+
+    labels: the version up to which it has the labels, except those of the segments in `unlabelled`: these came after it had.
+    """
 
     def __init__(self, store: Path, receiver: str) -> None:
         self.segments: dict[str, str] = {}
         """Name here -> name there."""
         self.labels = 0
+        self.unlabelled: set[str] = set()
         self._path = store / "uploads" / f"{receiver}.jsonl"
         try:
             self._read()
@@ -34,13 +38,21 @@ class Journal:
 
     def add_segment(self, segment: str, published: str) -> None:
         """The segment is there, under this name."""
-        self.segments[segment] = published
+        self._take_segment(segment, published)
         self._append({"segment": segment, "published": published})
 
     def add_labels(self, version: int) -> None:
-        """The labels are there, up to this version."""
-        self.labels = version
+        """The labels of all segments are there, up to this version."""
+        self._take_labels(version)
         self._append({"labels": version})
+
+    def _take_segment(self, segment: str, published: str) -> None:
+        self.segments[segment] = published
+        self.unlabelled.add(segment)
+
+    def _take_labels(self, version: int) -> None:
+        self.labels = version
+        self.unlabelled.clear()
 
     def _read(self) -> None:
         content = self._path.read_bytes() if self._path.exists() else b""
@@ -51,9 +63,9 @@ class Journal:
         for line in whole.splitlines():
             entry = json.loads(line)
             if "labels" in entry:
-                self.labels = int(entry["labels"])
+                self._take_labels(int(entry["labels"]))
             else:
-                self.segments[str(entry["segment"])] = str(entry["published"])
+                self._take_segment(str(entry["segment"]), str(entry["published"]))
 
     def _append(self, entry: dict[str, Any]) -> None:
         try:

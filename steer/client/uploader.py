@@ -2,6 +2,7 @@
 
 Whatever is wrong with the server, the control loop never notices: trouble is said once, tried again after waits that grow to
 `LONGEST_WAIT_S`, and its end is said once. Leaving the context goes on sending for a bounded time, and says what is left.
+What a bug raises ends the thread and is printed by it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 import structlog
 
 from steer.client.uploads import Uploads
-from steer.errors import SteerError
+from steer.errors import SteerError, StoreError
 
 _log = structlog.get_logger(__name__)
 
@@ -30,6 +31,7 @@ class Uploader:
         self._finish_s = finish_s
         self._wake, self._stop, self._finishing = threading.Event(), threading.Event(), threading.Event()
         self._trouble_since: float | None = None
+        self._all_sent = False
         self._thread = threading.Thread(target=self._work, name="uploader", daemon=True)
 
     def __enter__(self) -> Uploader:
@@ -43,7 +45,7 @@ class Uploader:
 
     def __exit__(self, *error: object) -> None:
         try:
-            self.finish(self._finish_s)
+            self._finish(self._finish_s)
         finally:
             self._stop.set()
             self._wake.set()
@@ -59,11 +61,24 @@ class Uploader:
         return 0.0 if since is None else time.monotonic() - since
 
     def finish(self, within_s: float) -> bool:
-        """Wait until everything is sent, and no longer than this; whether it is."""
+        """Wait until everything is sent or passed over, and no longer than this; whether it is.
+
+        Raises `StoreError` where it never will be, because the thread is dead.
+        """
+        self._finish(within_s)
+        if self._thread.is_alive():
+            return False
+        if not self._all_sent:
+            raise StoreError(
+                f"sending the segments of {self._uploads.store} ended with the error above: what is there stays there, run the "
+                "command again to go on"
+            )
+        return True
+
+    def _finish(self, within_s: float) -> None:
         self._finishing.set()
         self._wake.set()
         self._thread.join(within_s)
-        return not self._thread.is_alive()
 
     def _work(self) -> None:
         wait_s = SHORTEST_WAIT_S
@@ -81,6 +96,7 @@ class Uploader:
             self._all_is_well()
             if not more:
                 if finishing:
+                    self._all_sent = True
                     return
                 self._wake.wait(POLL_S)
 
@@ -96,10 +112,11 @@ class Uploader:
 
     def _say_left(self) -> None:
         uploads = self._uploads
-        waiting = len(uploads.waiting())
-        if waiting:
+        left = len(uploads.left())
+        if left:
             _log.warning(
                 "segments are left to upload",
-                segments=waiting,
+                segments=left,
+                **uploads.passed_over,
                 send_them_with=f"steer upload {uploads.store} --server {uploads.address}",
             )

@@ -1,7 +1,8 @@
 """`Uploads`: what of a store a server has not acknowledged yet, and sending it, one step at a time.
 
-Segments go first, oldest first; then the labels that came after the recording. What a server will never take, and what is
-damaged here, is passed over, once said. Blocks on disk and network: `steer.client.uploader` gives it a thread.
+Segments go first, oldest first; then the labels that came after the recording, those of segments that are there. What a server
+will never take, and what is damaged here, is passed over, once said. Blocks on disk and network: `steer.client.uploader` gives it
+a thread.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from steer.robot import RobotSpec
 _log = structlog.get_logger(__name__)
 
 _LABELS_PER_CALL = 256
+_NEVER = (-1, -1)
 
 
 class Uploads:
@@ -40,12 +42,12 @@ class Uploads:
         self._joined = False
         self._journal: Journal | None = None
         self._passed_over: set[str] = set()
-        self._labels_seen = (0, 0)
+        self._labels_seen = _NEVER
 
     def join(self) -> None:
         """Find the server, and what it has acknowledged. `step` does it where it is due."""
         self._journal = Journal(self.store, self._client.join(self._identity))
-        self._labels_seen = (0, 0)
+        self._labels_seen = _NEVER
         self._joined = True
 
     def step(self) -> bool:
@@ -61,13 +63,22 @@ class Uploads:
             self._joined = False
             raise
 
-    def waiting(self) -> list[Path]:
-        """Segments that the server is not known to have, oldest first, without those that were passed over."""
-        done = self._passed_over | (set() if self._journal is None else self._journal.segments.keys())
+    def left(self) -> list[Path]:
+        """Segments that the server is not known to have, oldest first."""
+        there = {} if self._journal is None else self._journal.segments
         try:
-            return [path for path in published(self.store) if path.name not in done]
+            return [path for path in published(self.store) if path.name not in there]
         except OSError as error:
             raise StoreError(f"the segments of {self.store} cannot be listed ({error})") from error
+
+    def waiting(self) -> list[Path]:
+        """Those of them that are still to be sent: without those that were passed over."""
+        return [path for path in self.left() if path.name not in self._passed_over]
+
+    @property
+    def passed_over(self) -> dict[str, int]:
+        """Why -> how many segments, where there are any."""
+        return {why: self.counts[why] for why in ("refused", "damaged") if self.counts[why]}
 
     def interrupt(self) -> None:
         """End the call in progress, from another thread: nothing that it carries is lost, on either side."""
@@ -90,6 +101,7 @@ class Uploads:
         except SpecError as error:
             return self._pass_over(folder, "refused", error)
         journal.add_segment(folder.name, name)
+        self._labels_seen = _NEVER
         self.counts["sent"] += 1
         return True
 
@@ -100,45 +112,39 @@ class Uploads:
         return True
 
     def _labels(self, journal: Journal) -> bool:
-        """The last word on every episode that somebody labelled since; unread while the file has not changed."""
+        """The last word on every episode that is there, if it was not said yet; unread while nothing changed."""
         path = self.store / "labels.jsonl"
         seen = (path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else (0, 0)
         if seen == self._labels_seen:
             return False
-        given = {name: label for name, label in read_labels(path).items() if label.version > journal.labels}
-        # Said of a segment that was published after the look for segments: due at the next look.
-        late = [label.version for name, label in given.items() if not self._is_settled(name, journal)]
-        until = min(late, default=max((label.version for label in given.values()), default=journal.labels) + 1)
-        due = [
-            self._label(*item) for item in given.items() if item[1].version < until and self._is_sent(item[0], journal)
-        ]
+        holding = read_labels(path)
+        due = [self._label(name, label) for name, label in holding.items() if _is_due(name, label, journal)]
         for start in range(0, len(due), _LABELS_PER_CALL):
             self._client.label(due[start : start + _LABELS_PER_CALL])
-        if until - 1 > journal.labels:
-            journal.add_labels(until - 1)
+        newest = max((label.version for label in holding.values()), default=0)
+        if due or newest > journal.labels:
+            journal.add_labels(max(newest, journal.labels))
         self.counts["labels"] += len(due)
-        if not late:
-            self._labels_seen = seen
+        self._labels_seen = seen
         return bool(due)
-
-    def _is_sent(self, episode: str, journal: Journal) -> bool:
-        return episode.partition("/")[0] in journal.segments
-
-    def _is_settled(self, episode: str, journal: Journal) -> bool:
-        """Sent, or never to be."""
-        segment = episode.partition("/")[0]
-        gone = segment in self._passed_over or not (self.store / "segments" / segment).exists()
-        return gone or self._is_sent(episode, journal)
 
     def _label(self, episode: str, label: Label) -> EpisodeLabel:
         segment, _, index = episode.partition("/")
         return EpisodeLabel(SegmentId(self._identity, segment), int(index), label.success, label.source)
 
 
+def _is_due(episode: str, label: Label, journal: Journal) -> bool:
+    """A label of a segment that is there: said since the last ones were sent, or before the segment was."""
+    segment = episode.partition("/")[0]
+    return segment in journal.unlabelled or (segment in journal.segments and label.version > journal.labels)
+
+
 def account(uploads: Uploads) -> str:
-    """What was sent, in one line."""
-    counts, left = uploads.counts, len(uploads.waiting())
+    """What was sent and what was not, in one line."""
+    counts, left = uploads.counts, len(uploads.left())
     if not (left or counts["sent"] or counts["labels"]):
         return f"the server at {uploads.address} has every segment already"
     labels = f" and {counts['labels']} labels" if counts["labels"] else ""
-    return f"uploaded {counts['sent']} segments{labels} to {uploads.address}, {left} are left"
+    why = ", ".join(f"{number} {why}" for why, number in uploads.passed_over.items())
+    sent = f"uploaded {counts['sent']} segments{labels} to {uploads.address}, {left} are left"
+    return f"{sent} ({why})" if why else sent

@@ -106,7 +106,25 @@ def test_a_truncated_segment_is_passed_over_and_said_once(tmp_path: Path) -> Non
     assert (uploads.counts["sent"], uploads.counts["damaged"]) == (2, 1)
     (said,) = [line for line in logs if line["log_level"] == "error"]
     assert "000001-000 is damaged (rewards/c/0 has 3 bytes" in said["reason"]
+    assert account(uploads) == f"uploaded 2 segments to {address}, 1 are left (1 damaged)"
     assert values(tmp_path / "server") == [1.0, 3.0]
+
+
+def test_a_segment_that_is_restored_brings_the_labels_that_others_did_not_wait_for(tmp_path: Path) -> None:
+    store = recorded(tmp_path / "robot", [1.0, 2.0])
+    for segment in store.segments:
+        store.label(f"{segment.name}/0", True, "key")
+    rewards = store.path / "segments/000000-000/rewards/c/0"
+    whole = rewards.read_bytes()
+    os.truncate(rewards, 3)
+    with experience_server(tmp_path / "server") as address:
+        assert send_all(store.path, address).counts["labels"] == 1
+        rewards.write_bytes(whole)
+        again = send_all(store.path, address)
+        assert (again.counts["sent"], again.counts["labels"]) == (1, 1)
+        assert send_all(store.path, address).counts["labels"] == 0
+    assert values(tmp_path / "server") == [2.0, 1.0]
+    assert [record.success for record in EpisodeStore.open(tmp_path / "server").records()] == [True, True]
 
 
 def test_what_the_server_refuses_is_passed_over_and_counted(tmp_path: Path) -> None:
@@ -117,6 +135,21 @@ def test_what_the_server_refuses_is_passed_over_and_counted(tmp_path: Path) -> N
     assert (uploads.counts["sent"], uploads.counts["refused"]) == (1, 1)
     assert any("larger --max-segment-bytes" in str(line.get("reason")) for line in logs)
     assert values(tmp_path / "server") == [2.0]
+
+
+def test_a_store_that_was_refused_is_never_called_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = recorded(tmp_path / "robot", [1.0], length=200, noise=20)
+    with experience_server(tmp_path / "server", max_segment_bytes=20_000) as address:
+        with capture_logs() as logs, Uploader(Uploads(store.path, ROBOT, address)) as uploader:
+            wait_for(lambda: uploader.finish(WAIT_S))
+        with pytest.raises(SystemExit):
+            main(["upload", str(store.path), "--server", address])
+    (left,) = [line for line in logs if line["event"] == "segments are left to upload"]
+    assert (left["segments"], left["refused"]) == (1, 1)
+    said = capsys.readouterr().err
+    assert f"uploaded 0 segments to {address}, 1 are left (1 refused)" in said
+    assert "error: 1 segments of" in said
+    assert "already" not in said
 
 
 def test_only_one_process_sends_from_a_store(tmp_path: Path) -> None:
@@ -195,6 +228,18 @@ def test_the_command_sends_what_was_left(tmp_path: Path, capsys: pytest.CaptureF
         main(["upload", str(store.path), "--server", address])
         assert "uploaded 1 segments" in capsys.readouterr().err
     assert values(tmp_path / "server") == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_the_command_fails_when_its_thread_died(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = recorded(tmp_path / "robot", [1.0])
+    with (
+        experience_server(tmp_path / "server") as address,
+        patch.object(ExperienceClient, "send", side_effect=ZeroDivisionError),
+        pytest.raises(SystemExit),
+    ):
+        main(["upload", str(store.path), "--server", address])
+    assert "ended with the error above" in capsys.readouterr().err
 
 
 def test_the_command_fails_where_something_could_not_be_sent(
