@@ -45,7 +45,8 @@ class LoopConfig:
     """Send nothing: ask for actions and check them, but leave the robot alone."""
     seed: int = 0
     episode_s: float = 0.0
-    """Longest time of one episode, at the control rate."""
+    """Longest time of one episode, at the control rate. Who judges at every step (a simulation) then has the last word: without a
+    success it failed. Where nobody has said anything, nothing is known."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ class ControlLoop:
         self._interventions = 0
         self._judgement = NOTHING
         self._success: bool | None = None
+        self._whole = False  # did the present episode come to its end, or to the end of its own time?
         self._holding = True
         self._taken_over = False
 
@@ -198,9 +200,10 @@ class ControlLoop:
             self._tick(tick)
             tick += 1
             if self._judgement.ended:
+                self._whole = True
                 return "end"
             self.statistics.skipped += deadlines.advance(self._clock.now())
-        self._finished += 1
+        self._whole = True
         return "limit"
 
     def _begin(self) -> None:
@@ -208,7 +211,7 @@ class ControlLoop:
         if not self._config.dry_run or isinstance(self._robot, EpisodicRobot):
             self._robot.home()
         self._episode += 1
-        self._judgement, self._success = NOTHING, None
+        self._judgement, self._success, self._whole = NOTHING, None, False
         self._holding = True  # until the first answer, which is no event to announce
         self._taken_over = False
         for watcher in (self._source, self._intervener):
@@ -287,21 +290,21 @@ class ControlLoop:
         self._holding = holding
 
     def _end(self, why: StoppedBy) -> None:
-        if why == "end":
-            self._finished += 1
-            self._successes = (self._successes or 0) + bool(self._success)
+        self._finished += self._whole
+        if self._whole and self._success is not None:
+            self._successes = (self._successes or 0) + self._success
         if self._recorder is not None:
             self._recorder.end(self._ending(why))
 
     def _ending(self, why: StoppedBy) -> End:
-        # Of an episode that was cut short, nobody has said whether it succeeded.
-        known = why == "end" and self._success is not None and self._source is not None
+        # What succeeded has, however it ended; of an episode that was cut short, nobody has said that it failed.
+        success = self._success if self._whole or self._success else None
         return End(
             frame=self._last_frame(),
             terminated=self._judgement.terminated,
             truncated=why != "end" or self._judgement.truncated,
-            success=self._success if known else None,
-            success_source=self._source.name if known and self._source is not None else "",
+            success=success,
+            success_source=self._source.name if success is not None and self._source is not None else "",
             task=self._present_task(),
             info={
                 "episode": self._episode,

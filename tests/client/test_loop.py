@@ -169,7 +169,17 @@ def test_episodes_start_at_home_with_other_seeds_and_their_successes_are_counted
     assert bench.steering.requests[0].task == Task("reach")
 
 
-def test_success_in_passing_counts_as_in_an_evaluation() -> None:
+@pytest.mark.parametrize(
+    ("config", "stopped_by", "successes"),
+    [
+        (LoopConfig(episodes=1), "end", 1),
+        (LoopConfig(episodes=1, episode_s=0.25), "limit", 1),
+        (LoopConfig(duration_s=0.25), "limit", None),  # cut short: no episode to count, but a success all the same
+    ],
+)
+def test_success_in_passing_counts_as_in_an_evaluation(
+    config: LoopConfig, stopped_by: str, successes: int | None
+) -> None:
     class Passing(FakeGame):
         def send(self, action: Array) -> Array:
             super().send(action)
@@ -177,8 +187,10 @@ def test_success_in_passing_counts_as_in_an_evaluation() -> None:
             return action
 
     sink = Sink()
-    summary = Bench(LoopConfig(episodes=1), Passing(), sink).loop.run()
-    assert (summary.successes, sink.ends[0].success) == (1, True)
+    summary = Bench(config, Passing(), sink).loop.run()
+    (end,) = sink.ends
+    assert (summary.successes, end.success, end.success_source) == (successes, True, "simulator")
+    assert end.info["stopped_by"] == stopped_by
 
 
 def test_a_dry_run_of_a_simulation_begins_its_world_but_sends_nothing() -> None:

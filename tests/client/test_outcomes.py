@@ -126,6 +126,28 @@ def test_an_episode_ends_after_its_time_and_the_next_begins() -> None:
     assert (summary.episodes, summary.sent, summary.successes) == (3, 30, None)
 
 
+def test_a_simulation_that_has_not_succeeded_in_an_episodes_time_has_failed() -> None:
+    bench = Bench(LoopConfig(episodes=2, episode_s=0.5), FakeGame(length=100))
+    summary = bench.loop.run()
+    assert [(end.success, end.success_source, end.truncated) for end in bench.sink.ends] == [
+        (False, "simulator", True)
+    ] * 2
+    assert (summary.episodes, summary.successes) == (2, 0)
+
+
+def test_an_episode_cut_short_by_the_end_of_the_run_has_not_failed() -> None:
+    bench = Bench(LoopConfig(duration_s=0.5), FakeGame(length=100))
+    bench.loop.run()
+    assert [(end.success, end.success_source) for end in bench.sink.ends] == [(None, "")]
+
+
+def test_a_person_who_says_nothing_in_an_episodes_time_has_said_nothing() -> None:
+    bench = Bench(LoopConfig(episodes=1, episode_s=0.5), FakeGame(length=100), KeyOutcome())
+    summary = bench.loop.run()
+    assert [(end.success, end.success_source) for end in bench.sink.ends] == [(None, "")]
+    assert (summary.episodes, summary.successes) == (1, None)
+
+
 @pytest.mark.parametrize("reason", ["key", "signal", "stop"])
 def test_who_stops_the_run_is_named(reason: str) -> None:
     bench = Bench(LoopConfig())
