@@ -70,7 +70,7 @@ class Run:
     dry_run: bool = False
     """Ask for actions and check them, but send nothing."""
     episode_s: float = 0.0
-    """End an episode after so long at the control rate; 0: no limit."""
+    """End an episode after so long at the control rate; 0: no limit. In a simulation it has then failed, unless it succeeded."""
     outcome: str = ""
     """Who says whether an episode succeeded: simulator, key (y or n, which also ends it) or none; by default the robot's world
     where it knows."""
@@ -88,6 +88,11 @@ class Run:
         console = Console(stderr=True, soft_wrap=True)
         if self.dry_run and not self.duration_s:
             raise ConfigError("a dry run sends nothing, so nothing moves and no episode ends: give --duration-s")
+        if self.dry_run and self.record is not None:
+            raise ConfigError(
+                "a dry run sends nothing, and an episode of commands that were never sent teaches what did not happen: leave "
+                "--record away"
+            )
         if self.upload and self.record is None:
             raise ConfigError("--upload sends what was recorded: give --record STORE as well")
         robot = registry.robot(self.robot)
