@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +78,8 @@ class Run:
     """Who may take over: keyboard, gamepad (gamepad:/dev/input/js1), or in simulation expert (expert:?after=40&ticks=30)."""
     record: Path | None = None
     """Write the episodes to this store; it is made if it is not there."""
+    record_gb: float = 4.0
+    """Memory for what is not on the disk yet: an episode that needs more is not kept."""
     upload: bool = False
     """Send what is recorded to the server's store (`steer serve --experience STORE`), while the robot works on."""
     upload_s: float = 30.0
@@ -112,7 +114,8 @@ class Run:
                     # Entered before the recorder, so that at the end it sends what the recorder publishes last.
                     uploads = Uploads(self.record, robot.spec, self.server)
                     stack.enter_context(Uploader(uploads, self.upload_s))
-                recorder = stack.enter_context(Recorder(store, "policy" if self.samples == 1 else "steered"))
+                source = "policy" if self.samples == 1 else "steered"
+                recorder = stack.enter_context(Recorder(store, source, round(self.record_gb * 1e9)))
             broker = BrokerConfig(execution, self.committed, self.max_stale_s, give_up_s=self.give_up_s)
             limits = LoopConfig(self.episodes, self.duration_s, self.dry_run, self.seed, self.episode_s)
             people = stack.enter_context(operators(self.outcome, self.intervene, robot))
@@ -129,7 +132,7 @@ class Run:
             )
             self._drive(loop, people, console)
         if recorder is not None:
-            console.print(f"recorded {recorder.counts['episodes']} episodes to {self.record}")
+            console.print(recorded_line(recorder.counts, self.record))
         if uploads is not None:
             console.print(account(uploads))
 
@@ -161,6 +164,13 @@ def status_line(summary: RunSummary) -> str:
         f"tick {summary.ticks.ticks}, late {summary.ticks.late:.1%}, chunks {summary.chunks}, "
         f"holds {summary.holds}{done}"
     )
+
+
+def recorded_line(counts: Mapping[str, int], store: Path | None) -> str:
+    """What was recorded and what was not, see `Recorder.counts`."""
+    words = {"incomplete": "incomplete episodes", "dropped": "dropped steps", "failed": "failed writes"}
+    wrong = ", ".join(f"{counts[key]} {what}" for key, what in words.items() if counts[key])
+    return f"recorded {counts['episodes']} episodes to {store}" + (f" ({wrong})" if wrong else "")
 
 
 def summary_table(summary: RunSummary) -> Table:

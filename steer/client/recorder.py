@@ -1,8 +1,8 @@
 """`Recorder`: turns what the control loop did into episodes and writes them to a store on a thread of its own.
 
-The loop hands over one `Step` per tick and never waits. Memory is bounded: when `max_steps` are waiting to be written,
-further steps are dropped, the episode they belong to is not kept (one with a gap would teach a critic things that never
-happened), and both are counted.
+The loop hands over one `Step` per tick and never waits. Memory is bounded: when steps of `max_bytes` are not on the disk yet,
+whether their episode is too long or the disk too slow, the present episode is given up (one with a gap would teach a critic
+things that never happened), which is said and counted.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ _log = structlog.get_logger(__name__)
 EPISODES_PER_SEGMENT = 10
 PUBLISH_AFTER_S = 60.0
 IDLE_S = 1.0
+MAX_BYTES = 4_000_000_000
+# What the objects of a step take beside its frame, measured.
+_STEP_BYTES = 1200
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ class Step:
     choice: Choice | None
     intervention: bool = False
     reward: float = 0.0
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory, about."""
+        return _STEP_BYTES + sum(array.nbytes for array in self.frame.arrays.values())
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,10 @@ class End:
     success_source: str
     task: Task
     info: Mapping[str, Any]
+
+
+class _GivenUp:
+    """To the recorder's thread: forget what there is of the present episode."""
 
 
 class StepSink(Protocol):
@@ -82,18 +94,19 @@ class Recorder:
 
     _writer: EpisodeWriter
 
-    def __init__(self, store: EpisodeStore, source: str = "policy", max_steps: int = 20_000) -> None:
-        """max_steps: steps in memory before further ones are dropped; 20,000 are 17 minutes at 20 Hz."""
+    def __init__(self, store: EpisodeStore, source: str = "policy", max_bytes: int = MAX_BYTES) -> None:
+        """max_bytes: steps in memory; while an episode is written it is there twice."""
         self.counts: Counter[str] = Counter()
-        """"episodes" published, "dropped" steps, "incomplete" episodes, "failed" writes (what can be is written later).
-
-        "lost" episodes: nothing could be written for so long that `max_steps` were waiting for it.
-        """
+        """"episodes" published, "incomplete" episodes that memory had no room for, "dropped" steps of these, "failed" writes (what
+        can be is written later)."""
         self._store = store
         self._source = source
-        self._queue: queue.Queue[Step | tuple[End, bool] | None] = queue.Queue(max_steps)
-        self._max_steps = max_steps
-        self._gap = False  # belongs to the loop's thread: was anything of the present episode dropped?
+        self._queue: queue.SimpleQueue[Step | End | _GivenUp | None] = queue.SimpleQueue()
+        self._max_bytes = max_bytes
+        # Each belongs to one thread, the loop's and the recorder's, so that neither waits for the other.
+        self._bytes_in, self._bytes_out = 0, 0
+        self._given_up = False  # the present episode, as the loop's thread knows
+        self._unpublished = 0  # bytes of the steps that the writer holds
         self._publish_by = 0.0
         self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
 
@@ -110,40 +123,51 @@ class Recorder:
 
     def step(self, step: Step) -> None:
         """One tick of the present episode."""
-        self._put(step)
+        size = step.size
+        if not self._given_up and self._held + size > self._max_bytes:
+            self._give_up()
+        if self._given_up:
+            self.counts["dropped"] += 1
+            return
+        self._bytes_in += size
+        self._queue.put(step)
 
     def end(self, end: End) -> None:
         """The present episode is over."""
-        if self._put((end, not self._gap)):
-            self._gap = False
+        if not self._given_up:
+            self._queue.put(end)
+        self._given_up = False
 
-    def _put(self, item: Step | tuple[End, bool]) -> bool:
-        try:
-            self._queue.put_nowait(item)
-            return True
-        except queue.Full:
-            if not self.counts["dropped"]:
-                _log.warning("the recorder cannot keep up: dropping steps, their episodes will be missing")
-            self.counts["dropped"] += 1
-            self._gap = True
-            return False
+    @property
+    def _held(self) -> int:
+        """Bytes of the steps in memory."""
+        return self._bytes_in - self._bytes_out
+
+    def _give_up(self) -> None:
+        self._given_up = True
+        self.counts["incomplete"] += 1
+        _log.error(
+            "no memory left to record in: this episode will be missing",
+            held_gb=round(self._held / 1e9, 2),
+            advice="end episodes sooner (--episode-s), give it more memory (--record-gb), or a faster disk",
+        )
+        self._queue.put(_GivenUp())
 
     def _work(self) -> None:
         steps: list[Step] = []
         while (item := self._next()) is not None:
             if isinstance(item, Step):
-                # An episode without an end is bounded as well; what is too long is counted with those that have gaps.
-                if len(steps) <= self._max_steps:
-                    steps.append(item)
+                steps.append(item)
                 continue
-            end, whole = item
-            if not whole or len(steps) > self._max_steps:
-                self.counts["incomplete"] += 1
-            elif len(steps) > (end.frame is None):
-                self._write(steps, end)
+            size = sum(step.size for step in steps)
+            if isinstance(item, End) and len(steps) > (item.frame is None):
+                self._unpublished += size
+                self._write(steps, item)
+            else:
+                self._bytes_out += size
             steps = []
 
-    def _next(self) -> Step | tuple[End, bool] | None:
+    def _next(self) -> Step | End | _GivenUp | None:
         """The next item; until it comes, what is complete is published when its time has come."""
         while True:
             if self._writer.buffered and time.monotonic() >= self._publish_by:
@@ -154,22 +178,11 @@ class Recorder:
                 self._publish_by = 0.0
 
     def _write(self, steps: list[Step], end: End) -> None:
-        if not self._has_room(len(steps)):
-            if not self.counts["lost"]:
-                _log.error(
-                    "the disk takes nothing and memory is full: episodes are lost", waiting=self._writer.buffered
-                )
-            self.counts["lost"] += 1
-            return
         if not self._writer.buffered:
             self._publish_by = time.monotonic() + PUBLISH_AFTER_S
         self._try(lambda: self._writer.add(to_episode(steps, end, self._source)))
-
-    def _has_room(self, steps: int) -> bool:
-        """May so many more wait for the disk? What is there is written first, if it can be."""
-        if self._writer.buffered_steps + steps > self._max_steps:
+        if self._held > self._max_bytes // 2:  # the next episode needs room as well
             self._try(self._writer.flush)
-        return self._writer.buffered_steps + steps <= self._max_steps
 
     def _try(self, write: Callable[[], object]) -> None:
         try:
@@ -185,6 +198,9 @@ class Recorder:
         self._count()
 
     def _count(self) -> None:
+        if not self._writer.buffered:
+            self._bytes_out += self._unpublished
+            self._unpublished = 0
         self.counts["episodes"] = len(self._writer.acknowledged)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+from structlog.testing import capture_logs
 
 from steer.client.recorder import EPISODES_PER_SEGMENT, End, Recorder, Step
 from steer.data.store import EpisodeStore
@@ -116,6 +117,23 @@ def test_frames_that_change_their_shape_cost_their_episode_and_not_the_run(tmp_p
     assert store.refresh() == 1
 
 
+def test_an_episode_that_is_too_long_for_memory_is_given_up_aloud_and_the_next_is_kept(tmp_path: Path) -> None:
+    store = EpisodeStore.create(tmp_path / "store", ROBOT)
+    image = Frame({"state": np.zeros(3, np.float32), "camera": np.zeros((100, 100), np.uint8)}, 0.0)
+    with Recorder(store, max_bytes=3 * step(0).size + 30_000) as recorder, capture_logs() as logs:
+        for _ in range(2):
+            for tick in range(5):
+                recorder.step(replace(step(tick), frame=image))
+            recorder.end(end(5))
+            wait_until(lambda: recorder._held == 0)
+        record(recorder)
+    said = [line for line in logs if line["log_level"] == "error"]
+    assert len(said) == 2
+    assert "--episode-s" in said[0]["advice"]
+    assert recorder.counts == {"episodes": 1, "incomplete": 2, "dropped": 4}
+    assert store.refresh() == 1
+
+
 def test_a_slow_disk_costs_whole_episodes_never_the_callers_time(tmp_path: Path) -> None:
     store = EpisodeStore.create(tmp_path / "store", ROBOT)
     writing, go_on = threading.Event(), threading.Event()
@@ -126,15 +144,14 @@ def test_a_slow_disk_costs_whole_episodes_never_the_callers_time(tmp_path: Path)
         go_on.wait(10)
         add(self, episode)  # type: ignore[arg-type]
 
-    with patch.object(EpisodeWriter, "add", slow_add), Recorder(store, max_steps=4) as recorder:
+    with patch.object(EpisodeWriter, "add", slow_add), Recorder(store, max_bytes=5 * step(0).size) as recorder:
         recorder.step(step(0))
         recorder.end(end(1))
         assert writing.wait(10)
-        for tick in range(6):  # the queue holds four
+        for tick in range(6):  # there is room for four
             recorder.step(step(tick))
-        go_on.set()
-        wait_until(recorder._queue.empty)
         recorder.end(end(6))
+        go_on.set()
     assert recorder.counts["dropped"] == 2
     assert recorder.counts["incomplete"] == 1
     assert store.refresh() == 1
@@ -160,23 +177,21 @@ def test_a_failing_disk_is_counted_and_later_episodes_are_still_written(tmp_path
 
 def test_memory_is_bounded_while_the_disk_takes_nothing(tmp_path: Path) -> None:
     store = EpisodeStore.create(tmp_path / "store", ROBOT)
-    with Recorder(store, max_steps=3) as recorder:
+    with Recorder(store, max_bytes=3 * step(0).size) as recorder:
         with patch.object(EpisodeWriter, "flush", side_effect=StoreError("no space left")):
             for _ in range(5):
                 record(recorder)
-                wait_until(recorder._queue.empty)
-            wait_until(lambda: recorder.counts["lost"] == 2)
-        record(recorder)
-    assert recorder.counts["episodes"] == 4
-    assert store.refresh() == 4
+        assert recorder.counts["incomplete"] == 2
+    assert recorder.counts["episodes"] == 3
+    assert store.refresh() == 3
 
 
 def test_long_episodes_are_written_when_together_they_are_too_many_for_memory(tmp_path: Path) -> None:
     store = EpisodeStore.create(tmp_path / "store", ROBOT)
-    with Recorder(store, max_steps=3) as recorder:
-        for _ in range(3):
+    with Recorder(store, max_bytes=3 * step(0).size) as recorder:
+        for number in range(3):
             recorder.step(step(0))
             recorder.step(step(1))
             recorder.end(end(2))
-            wait_until(recorder._queue.empty)
-    assert (recorder.counts["lost"], recorder.counts["episodes"]) == (0, 3)
+            wait_until(lambda: recorder.counts["episodes"] == number + 1)  # noqa: B023 - called at once
+    assert recorder.counts["incomplete"] == 0
