@@ -81,12 +81,13 @@ class OnlineConfig:
     round_episodes: int = 25
     """Episodes between two versions. [Cal-QL, PA-RL: 1]"""
     rewards: Literal["stored", "success"] = "stored"
-    """success: 1 at the end of each episode that is labelled successful, for data that holds no rewards."""
+    """success: 1 at the end of each episode that is labelled successful, for data that holds no rewards. stored: what was recorded,
+    but for online episodes that are labelled or corrected after they were recorded: these are rewarded by that label."""
 
     def __post_init__(self) -> None:
         for name in ("policy_batch_size", "base_samples", "student_samples", "round_episodes", "target_states"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("members", "target_subset", "warmup_episodes", "batch_size"):
+        for name in ("members", "target_subset", "warmup_episodes", "batch_size", "proposal_seed"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
         for name in (
             "learning_rate",
@@ -105,6 +106,18 @@ class OnlineConfig:
         if self.members and not self.fresh_critic:
             raise ConfigError(
                 f"members is {self.members}, but the critic goes on with the members it has: leave it out, or start a fresh one"
+            )
+
+    def check_offline(self, given: bool) -> None:
+        """Raise `ConfigError` where this takes offline data, and there are none."""
+        if self.offline_share and not given:
+            raise ConfigError(
+                f"{self.offline_share:g} of each batch should be offline data, but there is none: give --offline, or an "
+                "offline share of 0"
+            )
+        if self.fresh_critic and not self.offline_share:
+            raise ConfigError(
+                "a fresh critic takes its statistics from offline data: give --offline, and a share above 0"
             )
 
     @property

@@ -11,6 +11,7 @@ import structlog
 from steer.data.episode import EpisodeRecord
 from steer.data.frames import Frames, load_frames
 from steer.data.store import EpisodeStore
+from steer.errors import StoreError
 from steer.online.config import OnlineConfig
 from steer.online.processes import Processes
 from steer.online.proposals import Proposals
@@ -40,12 +41,21 @@ class Experience:
         self.refresh()
 
     def refresh(self) -> None:
-        """See what was published and labelled since, the same in every process."""
+        """See what was published and labelled since, the same in every process.
+
+        Raises `StoreError` where this process does not find what the first one sees.
+        """
         self._store.refresh()
-        records = self._store.records()
-        self._places = {record.id: place for place, record in enumerate(records)}
-        told = self._processes.told({record.id: record for record in records})
-        self._records = {name: record for name, record in told.items() if name in self._places}
+        self._records = self._processes.told({record.id: record for record in self._store.records()})
+        if not self._processes.first:
+            # The first may have looked later, and seen more.
+            self._store.refresh()
+        self._places = {record.id: place for place, record in enumerate(self._store.records())}
+        if lost := [name for name in self._records if name not in self._places]:
+            raise StoreError(
+                f"{self._store.path}: the first learner process sees episodes that another does not ({lost[0]}; {len(lost)} in "
+                f"all, damaged segments: {list(self._store.broken)}): let all processes see one disk, then resume"
+            )
 
     def record(self, name: str) -> EpisodeRecord:
         """What is known of an episode."""
@@ -65,31 +75,27 @@ class Experience:
 
     def take(self, number: int, ids: Sequence[str], student: Callable[[], Policy]) -> Data:
         """Let the replay grow by these episodes. student: loads the policy that round `number` began with."""
-        frames = self._rewarded(load_frames(self._store, [self._places[name] for name in ids]))
-        if self._processes.first:
-            self._proposals.online(number, frames, student)
-        self._processes.wait()
-        self.newest = Data(frames, self._proposals.online(number, frames, student))
+        frames = self._judged(load_frames(self._store, [self._places[name] for name in ids]))
+        proposals = self._processes.after_first(lambda: self._proposals.online(number, frames, student))
+        self.newest = Data(frames, proposals)
         self.replay.grow(self.newest)
         return self.newest
 
     def relabel(self) -> None:
-        """A person may have corrected labels since: then the online episodes have other outcomes."""
+        """A person may have corrected labels since: then the online episodes have other outcomes, and rewards."""
         online = self.replay.online
         if online is None:
             return
         # An episode whose segment is gone since keeps what was known of it.
         known = [self._records.get(name) for name in online.frames.ids]
-        success = np.array([bool(r.success) if r else s for r, s in zip(known, online.frames.success, strict=True)])
-        if not np.array_equal(success, online.frames.success):
-            pairs = list(zip(known, online.frames.labelled, online.frames.terminated, strict=True))
-            frames = replace(
-                online.frames,
-                success=success,
-                labelled=np.array([r.success is not None if r else labelled for r, labelled, _ in pairs]),
-                terminated=np.array([r.terminated if r else terminated for r, _, terminated in pairs]),
-            )
-            self.replay.relabel(self._rewarded(frames))
+        before = list(zip(known, online.frames.success, online.frames.labelled, online.frames.terminated, strict=True))
+        frames = replace(
+            online.frames,
+            success=np.array([bool(r.success) if r else success for r, success, _, _ in before]),
+            labelled=np.array([r.success is not None if r else labelled for r, _, labelled, _ in before]),
+            terminated=np.array([r.terminated if r else terminated for r, _, _, terminated in before]),
+        )
+        self.replay.relabel(self._judged(frames))
 
     def success(self, last: int) -> float:
         """Share of the last online episodes that succeeded."""
@@ -100,11 +106,20 @@ class Experience:
         """The offline episodes with the frozen policy's candidates; None where none are used."""
         if store is None or not self._config.offline_share:
             return None
-        if self._processes.first:
-            self._proposals.offline(store)
-        self._processes.wait()
-        return Data(self._rewarded(load_frames(store)), self._proposals.offline(store))
+        proposals = self._processes.after_first(lambda: self._proposals.offline(store))
+        return Data(self._rewarded(load_frames(store)), proposals)
 
     def _rewarded(self, frames: Frames) -> Frames:
         """Rewarded as the run wants it."""
         return frames.rewarded_by_success() if self._config.rewards == "success" else frames
+
+    def _judged(self, frames: Frames) -> Frames:
+        """Online episodes, rewarded as the run wants it; where a label came later, nothing else says how they ended."""
+        known = [self._records.get(name) for name in frames.ids]
+        later = np.array([r is not None and r.label_version > 0 for r in known], np.bool_)
+        wanted, by_label = self._rewarded(frames), frames.rewarded_by_success()
+        return replace(
+            wanted,
+            rewards=np.where(later[frames.episode_of], by_label.rewards, wanted.rewards),
+            terminated=np.where(later, by_label.terminated, wanted.terminated),
+        )

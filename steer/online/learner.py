@@ -67,6 +67,7 @@ class Learner:
         """source: of the first process; the others wait for it. stop: asked after every update and episode; once it is true,
         the state is saved and the run ends.
         """
+        config.check_offline(offline is not None)
         self._start, self._config, self._folder, self._store, self._source = start, config, folder, store, source
         self._seed, self._save_every, self._stop = seed, save_every, stop
         self._processes = processes or Processes.of("cpu")
@@ -133,13 +134,13 @@ class Learner:
     def _gather(self, until: int) -> None:
         """Wait for episodes and take them in."""
         progress, experience = self.progress, self._experience
-        warm = progress.episodes < self._config.warmup_episodes
+        warm = max(0, self._config.warmup_episodes - progress.episodes)
         steered = not warm or self._config.warmup_behaviour == "steered"
         self._show("episodes", progress.episodes, until)
         if why := refused(self._folder.path).get(progress.published):
             _log.warning("the newest version is refused, episodes are played by an earlier one", why=why)
         if self._source is not None:
-            self._source.gather(until, progress.published, steered, self._stop)
+            self._source.gather(until, progress.published, steered, partial(self._waiting, until))
         if self._processes.any(self._stop()):
             self._save()
             raise self._interrupted()
@@ -147,11 +148,17 @@ class Learner:
         experience.relabel()
         ids = experience.beyond(progress.rounds)
         lengths = experience.take(len(progress.rounds), ids, self._student(len(progress.rounds))).frames.lengths
-        decisions = int(np.ceil(lengths / self._start.executed).sum())
+        decisions = np.ceil(lengths / self._start.executed).astype(np.int64)
         progress.rounds.append(ids)
         progress.control_steps += int(lengths.sum())
-        progress.decisions += decisions
-        progress.warm_decisions += decisions if warm else 0
+        progress.decisions += int(decisions.sum())
+        progress.warm_decisions += int(decisions[:warm].sum())
+
+    def _waiting(self, until: int) -> bool:
+        """Asked while episodes come: shows how many there are; true when no more are wanted."""
+        self._store.refresh()
+        self._show("episodes", len(self._store), until)
+        return self._stop()
 
     def _student(self, number: int) -> Callable[[], Policy]:
         """Loads the policy of a version, where this process learns."""
@@ -202,11 +209,11 @@ class Learner:
         while (done := getattr(self.progress, counter)) < wanted:
             meter.add(objective.step(sampler.sample()))
             setattr(self.progress, counter, done + 1)
+            self._show(name, done + 1, wanted)
             stop = self._processes.any(self._stop())
             if stop or (done + 1) % self._save_every == 0:
                 meter.check(done + 1)
                 self._save(sampler)
-                self._show(name, done + 1, wanted)
                 if stop:
                     raise self._interrupted()
         meter.check(wanted)
@@ -266,10 +273,6 @@ class Learner:
 
     def _make_objectives(self) -> None:
         config, data = self._config, self._replay.offline
-        if config.fresh_critic and data is None:
-            raise ConfigError(
-                "a fresh critic takes its statistics from offline data: give --offline, and a share above 0"
-            )
         # A start brings everything but the robot.
         frames = no_frames(self._store.robot) if data is None else data.frames
         proposals = None if data is None else data.proposals

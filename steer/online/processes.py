@@ -6,6 +6,7 @@ number of them. With one process nothing here does anything.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -66,6 +67,15 @@ class Processes:
             return flag
         gathered: Any = self._accelerator.gather(torch.tensor([flag], device=self.device))
         return bool(gathered.any())
+
+    def after_first(self, make: Callable[[], T]) -> T:
+        """`make` in the first process, and only then in the others: they find what it left on the disk."""
+        if not self.first:
+            self.wait()
+            return make()
+        made = make()
+        self.wait()
+        return made
 
     def told(self, value: T) -> T:
         """What the first process has here, in all of them."""

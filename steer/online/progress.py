@@ -43,9 +43,10 @@ class Progress:
         return self.decisions - self.warm_decisions
 
     def version_of(self, info: Mapping[str, Any]) -> int | None:
-        """The version that played an episode, by its info; None where it does not say, or names another run's."""
+        """The version that played an episode, by its info; None where it does not say, or names another run's critic."""
         version, critic = info.get("version"), info.get("critic_version")
-        if isinstance(version, int):
+        # Who plays without a critic records none.
+        if isinstance(version, int) and (not critic or self.critics[version : version + 1] == [critic]):
             return version
         if critic not in self.critics:
             return None

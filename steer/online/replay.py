@@ -19,7 +19,6 @@ from jaxtyping import Float
 from steer.data.frames import MEMORY_LIMIT_BYTES, Frames
 from steer.data.growing import GrowingArray, GrowingFrames
 from steer.data.sampling import Transitions, join_transitions
-from steer.errors import ConfigError
 from steer.training.objective import Sampler
 
 MakeSampler = Callable[[int, Frames, Float[np.ndarray, "f k h a"], int], Sampler]
@@ -41,11 +40,6 @@ class Replay:
         self, offline: Data | None, offline_share: float, memory_limit_bytes: int = MEMORY_LIMIT_BYTES
     ) -> None:
         """memory_limit_bytes: of each online array; a larger one lies in a temporary file."""
-        if offline is None and offline_share > 0:
-            raise ConfigError(
-                f"{offline_share:g} of each batch should be offline data, but there is none: give --offline, or an "
-                "offline share of 0"
-            )
         self.offline = offline if offline_share > 0 else None
         self.online: Data | None = None
         self._share, self._limit = offline_share, memory_limit_bytes

@@ -43,7 +43,7 @@ class Background:
             raise self._error
 
     def close(self) -> None:
-        """End the actors after the episodes they are playing."""
+        """End the actors with the next episode that is published; what others are playing then is played by a resumed run."""
         self._closing = True
         if self._thread.is_alive():
             self._thread.join()

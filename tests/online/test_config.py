@@ -44,8 +44,18 @@ def test_presets_are_what_their_papers_say() -> None:
         ({"student_samples": 0}, "student_samples is 0"),
         ({"policy_average": 1.0}, "policy_average"),
         ({"members": 10}, "start a fresh one"),
+        ({"proposal_seed": -1}, "proposal_seed is -1, expected 0 or more"),
     ],
 )
 def test_what_makes_no_sense_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         replace(OnlineConfig(), **changes)
+
+
+def test_offline_data_that_are_wanted_must_be_there() -> None:
+    with pytest.raises(ConfigError, match=r"0\.5 of each batch .* there is none: give --offline"):
+        OnlineConfig().check_offline(given=False)
+    with pytest.raises(ConfigError, match="statistics from offline data"):
+        OnlineConfig(fresh_critic=True, offline_share=0.0).check_offline(given=True)
+    OnlineConfig(offline_share=0.0).check_offline(given=False)
+    OnlineConfig().check_offline(given=True)

@@ -19,7 +19,8 @@ from steer.errors import ConfigError
 from steer.online.config import Improve
 from steer.online.publish import Versions
 from steer.training.loop import TrainingInterrupted
-from tests.online.toys import Run
+from tests.fakes import ROBOT
+from tests.online.toys import Run, make_episode
 
 
 def weights(run: Run) -> list[torch.Tensor]:
@@ -131,6 +132,23 @@ def test_nothing_is_learnt_during_the_warm_up(models: Path, tmp_path: Path) -> N
     assert [steered for _, _, steered in run.source.asked] == [False, True]
 
 
+def test_of_a_round_that_goes_beyond_the_warm_up_the_rest_is_learnt_from(models: Path, tmp_path: Path) -> None:
+    # All that was recorded already is one round.
+    run = Run(models, tmp_path / "run", warmup_episodes=3, offline_share=0.0, round_episodes=5)
+    run.learner.run(5)
+    assert [(r.episodes, r.critic_updates, r.policy_updates) for r in run.rounds] == [(5, 8, 4)]
+    run.learner.run(10)
+    assert [r.critic_updates for r in run.rounds] == [8, 28]
+
+
+def test_every_episode_and_update_is_shown(models: Path, tmp_path: Path) -> None:
+    run = Run(models, tmp_path / "run", save_every=500)
+    run.learner.run(2)
+    assert [done for done in run.shown if done[0] == "episodes"] == [("episodes", n, 2) for n in range(3)]
+    assert [done for done in run.shown if done[0] == "critic"] == [("critic", n, 8) for n in range(1, 9)]
+    assert [done for done in run.shown if done[0] == "policy"] == [("policy", n, 4) for n in range(1, 5)]
+
+
 def test_a_fresh_critic_has_its_own_members_and_weights(models: Path, tmp_path: Path) -> None:
     run = Run(models, tmp_path / "run", conservative=False, fresh_critic=True, members=4, target_subset=2)
     run.learner.run(2)
@@ -182,6 +200,10 @@ def test_the_played_version_is_known_by_its_number_or_its_critic(models: Path, t
     assert len(set(progress.critics)) == 3
     assert progress.version_of({"critic_version": progress.critics[1]}) == 1
     assert progress.version_of({"critic_version": "another"}) is None
+    # Another run's numbers are not believed.
+    assert progress.version_of({"version": 1, "critic_version": progress.critics[1]}) == 1
+    assert progress.version_of({"version": 1, "critic_version": "another"}) is None
+    assert progress.version_of({"version": 1, "critic_version": ""}) == 1
     assert replace(progress, critics=["a", "a", "b"]).version_of({"critic_version": "a"}) == 1
 
 
@@ -218,8 +240,35 @@ def test_a_corrected_label_is_learnt_from_in_the_next_round(models: Path, tmp_pa
     store.label(store.records()[1].id, True, "key")
     run.learner.run(4)
 
-    assert run.learner._replay.online.frames.success.tolist() == [True, True, True, False]
+    frames = run.learner._replay.online.frames
+    assert frames.success.tolist() == [True, True, True, False]
+    assert frames.rewards[frames.finals - 1].tolist() == [1, 1, 1, 0]
     assert run.rounds[-1].rolling_success == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("when", ["between rounds", "before a resume"])
+def test_a_later_label_is_what_rewards_and_nothing_else(models: Path, tmp_path: Path, when: str) -> None:
+    run = Run(models, tmp_path / "run")
+    store = EpisodeStore.create(run.folder.episodes, ROBOT, exist_ok=True)
+    with store.writer() as writer:
+        writer.add(replace(make_episode(0, success=False), success=None, rewards=np.full(8, 0.25, np.float32)))
+        writer.add(replace(make_episode(1, success=False), rewards=np.full(8, 0.25, np.float32)))
+        writer.add(make_episode(2, success=True))
+    run.learner.run(3)
+    store.refresh()
+    unlabelled, _, mistyped = store.records()
+    store.label_many({unlabelled.id: False, mistyped.id: False}, "classifier")
+
+    if when == "before a resume":
+        run = Run(models, tmp_path / "run")
+        run.learner.resume()
+    run.learner.run(4)
+
+    assert run.learner._replay.online is not None
+    frames = run.learner._replay.online.frames
+    assert frames.labelled.tolist() == [True] * 4
+    assert [frames.rewards[frames.rows([e])].sum() for e in range(3)] == [0, 2, 0]
+    assert frames.terminated.tolist() == [False, False, True, False]
 
 
 def test_a_segment_damaged_since_costs_its_episodes_and_not_the_run(models: Path, tmp_path: Path) -> None:

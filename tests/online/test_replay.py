@@ -10,7 +10,6 @@ import pytest
 from steer.data.frames import Frames, load_frames
 from steer.data.sampling import TransitionSampler
 from steer.data.store import EpisodeStore
-from steer.errors import ConfigError
 from steer.online.replay import Data, Replay
 from steer.spec import Array
 from tests.fakes import ROBOT
@@ -76,8 +75,3 @@ def test_a_stream_goes_on_from_its_saved_position(tmp_path: Path) -> None:
 
 def test_offline_data_that_no_batch_uses_is_let_go(tmp_path: Path) -> None:
     assert Replay(data(tmp_path / "offline", range(2), 2, 0.01), 0.0).offline is None
-
-
-def test_a_share_of_nothing_is_refused() -> None:
-    with pytest.raises(ConfigError, match="there is none: give --offline"):
-        Replay(None, 0.5)

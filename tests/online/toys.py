@@ -62,7 +62,7 @@ def make_models(folder: Path) -> Path:
 
 
 def make_episode(seed: int, success: bool, length: int = 8) -> Episode:
-    """Steps towards the target that get there, or do not; `seed` is in its numbers."""
+    """Steps towards the target that get there, or do not; `seed` is in its numbers. The last step of a success is rewarded."""
     rng = np.random.default_rng(seed)
     state = np.cumsum(rng.normal(0, 0.02, (length + 1, 3)), axis=0).astype(np.float32)
     rewards = np.zeros(length, np.float32)
@@ -85,6 +85,7 @@ class Given:
         with self._store.writer(episodes_per_segment=1) as writer:
             for seed in range(len(self._store), until):
                 writer.add(make_episode(seed, success=seed % 2 == 0))
+                stop()
 
     def close(self) -> None:
         """Nothing to release."""
@@ -109,6 +110,7 @@ class Run:
         self.source = Given(self.folder.episodes)
         self.start = Start.load(str(policy or models / "policy"), str(models / "critic"), self.config)
         self.rounds: list[Round] = []
+        self.shown: list[tuple[str, int, int]] = []
         self.learner = Learner(
             self.start,
             self.config,
@@ -119,4 +121,4 @@ class Run:
             save_every=save_every,
             stop=lambda: stop_after is not None and self.learner.progress.critic_updates >= stop_after,
         )
-        self.learner.listen(self.rounds.append, lambda *_: None)
+        self.learner.listen(self.rounds.append, lambda *done: self.shown.append(done))
