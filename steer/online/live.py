@@ -17,6 +17,7 @@ from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
 from steer.errors import CheckpointError
+from steer.files import write_text
 from steer.online.progress import Round
 from steer.serial import to_json
 
@@ -48,8 +49,11 @@ class LiveRun:
         self._console = console or Console(stderr=True)
         self._last: deque[Round] = deque(maxlen=_SHOWN)
         self._doing = ""
-        _drop_after(rounds, known)
-        self._writer = SummaryWriter(str(logs), purge_step=known + 1)
+        try:
+            _drop_after(rounds, known)
+            self._writer = SummaryWriter(str(logs), purge_step=known + 1)
+        except OSError as error:
+            raise CheckpointError(f"{rounds.parent}: cannot be written ({error}): free space, then resume") from error
         self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=2)
 
     def __enter__(self) -> Self:
@@ -99,9 +103,11 @@ def read_rounds(path: Path) -> list[dict[str, object]]:
 
 
 def _drop_after(path: Path, known: int) -> None:
-    kept = read_rounds(path)[:known]
-    if path.exists():
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    """Keep so many lines, all of them whole."""
+    text = path.read_text() if path.exists() else ""
+    kept = "".join(f"{line}\n" for line in text.split("\n")[:-1][:known])
+    if kept != text:
+        write_text(path, kept)
 
 
 def _scalars(told: Round) -> dict[str, float]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
+from steer.errors import CheckpointError
 from steer.online.live import LiveRun, read_rounds
 from steer.online.progress import Round
 
@@ -32,6 +34,28 @@ def test_rounds_are_kept_as_lines_and_replayed_ones_are_replaced(tmp_path: Path)
 def test_a_line_that_a_kill_cut_off_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "rounds.jsonl").write_text('{"version": 1}\n{"vers')
     assert read_rounds(tmp_path / "rounds.jsonl") == [{"version": 1}]
+
+
+def test_lines_are_written_anew_only_where_one_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds, quiet = tmp_path / "rounds.jsonl", Console(file=io.StringIO())
+    rounds.write_text('{"version": 1}\n{"version": 2}\n')
+
+    def full(path: Path, text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("steer.online.live.write_text", full)
+    LiveRun("t", rounds, tmp_path / "logs", 2, quiet)
+    with pytest.raises(CheckpointError, match="free space, then resume"):
+        LiveRun("t", rounds, tmp_path / "logs", 1, quiet)
+    assert [line["version"] for line in read_rounds(rounds)] == [1, 2]
+
+
+def test_a_line_that_was_cut_off_does_not_spoil_the_next(tmp_path: Path) -> None:
+    rounds, quiet = tmp_path / "rounds.jsonl", Console(file=io.StringIO())
+    rounds.write_text('{"version": 1}\n{"vers')
+    with LiveRun("t", rounds, tmp_path / "logs", 1, quiet) as live:
+        live.tell(told(2))
+    assert [line["version"] for line in read_rounds(rounds)] == [1, 2]
 
 
 def test_a_terminal_shows_a_table_and_what_is_being_done(tmp_path: Path) -> None:
