@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import structlog
 import torch
 import tyro
 from rich.console import Console
 
-from steer.data.store import EpisodeStore
+from steer.critic import CriticSpec
+from steer.data.store import EpisodeStore, stored_robot
 from steer.errors import ConfigError
 from steer.online.actor import Cast, Collector, Scene, Source
 from steer.online.config import PRESETS, OnlineConfig
@@ -30,11 +32,15 @@ from steer.online.sources import Background, Watcher
 from steer.online.start import Start
 from steer.online.store import online_store
 from steer.options import json_or_text, pairs
+from steer.policy import PolicySpec
 from steer.robot import RobotSpec, read_robot
 from steer.selection import Selection
-from steer.serial import to_json
+from steer.serial import from_json, to_json
+from steer.steering import check_compatible
 from steer.training.interrupts import Interrupts
 from steer.training.loop import TrainingInterrupted
+
+_log = structlog.get_logger(__name__)
 
 _Repeatable = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 _Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -53,7 +59,8 @@ class FineTune:
     out: Path
     """Folder of the run: state, versions, logs."""
     online: Path | None = None
-    """Episode store for the new episodes; OUT/episodes unless given."""
+    """Episode store for the new episodes; OUT/episodes unless given. Actors want one without episodes; with --actors 0 what it
+    holds is learnt from at once."""
     env: str = "steer/PickPlace-v0"
     """Any gymnasium environment, by its id."""
     env_option: _Repeatable = ()
@@ -61,7 +68,7 @@ class FineTune:
     map: _Repeatable = ()
     """OUR_KEY=ENV_KEY for an observation; leave ENV_KEY empty for an environment without named ones. May be repeated."""
     robot_spec: Path | None = None
-    """JSON file with the robot spec of an environment that does not carry one."""
+    """JSON file with the robot spec of an environment that does not carry one; with --actors 0, of the robot that others record."""
     preset: Literal["calql", "wsrl", "rlpd"] = "calql"
     """Which numbers to begin with."""
     config: Annotated[OnlineConfig, tyro.conf.arg(name="")] = PRESETS["calql"]
@@ -82,7 +89,8 @@ class FineTune:
     resume: _Flag = False
     """Go on from the last saved state in OUT, exactly."""
     overwrite: _Flag = False
-    """Discard an earlier run in OUT."""
+    """Discard an earlier run in OUT with all that it wrote, and OUT/episodes with all that was recorded there, also by a
+    server: stop that first. A store elsewhere, which --online names, stays as it is."""
     device: str = "cpu"
     """Where the learner learns: cpu, cuda, cuda:1, or auto. Start the command by `accelerate launch` for several processes."""
     threads: int = 1
@@ -96,11 +104,8 @@ class FineTune:
         processes = Processes.of(self.device)
         folder = OnlineFolder(self.out)
         with folder.locked() if processes.first else nullcontext():
-            going_on = processes.told(
-                folder.claim(self._settings(), self.resume, self.overwrite) if processes.first else False
-            )
             try:
-                self._learn(folder, going_on, processes)
+                self._learn(folder, processes)
             except TrainingInterrupted as stop:
                 if processes.first:
                     Console(stderr=True, soft_wrap=True).print(str(stop), markup=False, highlight=False)
@@ -115,12 +120,20 @@ class FineTune:
             f"{newest.episodes} episodes, version {newest.version}: {versions.folder(newest.version)}", highlight=False
         )
 
-    def _learn(self, folder: OnlineFolder, going_on: bool, processes: Processes) -> None:
+    def _learn(self, folder: OnlineFolder, processes: Processes) -> None:
+        asked = self._settings(), self.resume, self.overwrite
+        # All that may be wrong is found out before anything in the folder changes.
+        if processes.first:
+            folder.check(*asked)
+        self.config.check_offline(self.offline is not None)
         start = Start.load(self.policy, self.critic, self.config)
         offline = None if self.offline is None else EpisodeStore.open(self.offline)
-        scene = self._scene()
-        robot = _robot(scene, offline)
-        path = self.online or folder.episodes
+        scene, path = self._scene(), self.online or folder.episodes
+        robot = self._robot(scene, offline, path)
+        _check_models(start, robot, self.config)
+        if processes.first:
+            self._check_store(folder, robot)
+        going_on = processes.told(folder.claim(*asked) if processes.first else False)
         store = online_store(path, robot)
         source = self._source(scene, start, path, robot) if processes.first else None
         try:
@@ -174,9 +187,40 @@ class FineTune:
         robot = None if self.robot_spec is None else read_robot(self.robot_spec)
         return Scene(self.env, options, pairs(self.map, "--map"), robot)
 
+    def _robot(self, scene: Scene, offline: EpisodeStore | None, online: Path) -> RobotSpec:
+        """The robot of the new episodes: the offline store's, else the one of who plays. Raises `ConfigError` where nobody says."""
+        played = _played_robot(scene) if self.actors else None
+        if offline is not None:
+            return offline.robot
+        robot = played or (stored_robot(online) if (online / "store.json").exists() else scene.robot)
+        if robot is None:
+            raise ConfigError(
+                "nothing says which robot others record with --actors 0: give --offline, an --online store that is there already, "
+                "or --robot-spec"
+            )
+        return robot
+
+    def _check_store(self, folder: OnlineFolder, robot: RobotSpec) -> None:
+        """Raise unless this run's episodes may go where they are to go."""
+        path = self.online or folder.episodes
+        if path.resolve() == folder.episodes.resolve() and (self.overwrite or not path.exists()):
+            return
+        held = len(EpisodeStore.create(path, robot, exist_ok=True, skip_broken=True))
+        if self.resume or not held:
+            return
+        if self.actors:
+            raise ConfigError(
+                f"{path} holds {held} episodes that this run did not play: give another --online, --resume the run that they "
+                "are of, or learn from them with --actors 0"
+            )
+        _log.warning("the online store holds episodes already, the first round learns from them", episodes=held)
+
     def _check(self) -> None:
         if self.play_on and not self.actors:
             raise ConfigError("--play-on is for actors, and --actors is 0: leave one of them out")
+        online, out = (self.online or self.out).resolve(), self.out.resolve()
+        if out in online.parents and online != out / "episodes":
+            raise ConfigError(f"--online {self.online} lies in --out, which is for the run alone: choose another place")
         for name, least in (
             ("episodes", 1),
             ("robot_minutes", 0),
@@ -184,6 +228,7 @@ class FineTune:
             ("threads", 1),
             ("save_every", 1),
             ("first_seed", 0),
+            ("seed", 0),
         ):
             if getattr(self, name) < least:
                 raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected at least {least}")
@@ -205,13 +250,18 @@ class FineTune:
         }
 
 
-def _robot(scene: Scene, offline: EpisodeStore | None) -> RobotSpec:
-    """The robot of the new episodes: the offline store's, else what the environment says."""
-    if offline is not None:
-        return offline.robot
+def _played_robot(scene: Scene) -> RobotSpec:
+    """The robot of the environment, which can thus be made."""
     environment = scene.make()
     environment.close()
     return environment.robot
+
+
+def _check_models(start: Start, robot: RobotSpec, config: OnlineConfig) -> None:
+    """Raise `SpecError` where the robot does not fit the models; of a critic that starts anew only the settings are used."""
+    policy = from_json(PolicySpec, start.policy.spec, f"{start.policy.path}: spec")
+    critic = None if config.fresh_critic else from_json(CriticSpec, start.critic.spec, f"{start.critic.path}: spec")
+    check_compatible(robot, policy, critic)
 
 
 def command(words: Sequence[str]) -> Any:

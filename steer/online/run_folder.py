@@ -44,12 +44,18 @@ class OnlineFolder:
         self.training = self.path / "training"
         self.logs = self.path / "logs"
         self.rounds = self.path / "rounds.jsonl"
+        self._document = self.path / "run.json"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run. Raises `ConfigError` while another learner does; the kernel lets go when a process dies."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path / "learner.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path / "learner.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.path}: cannot be the folder of a run ({error.strerror}): choose one that can be written"
+            ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -63,27 +69,41 @@ class OnlineFolder:
             os.close(descriptor)
 
     def claim(self, settings: Mapping[str, Any], resume: bool, overwrite: bool) -> bool:
-        """Make the folder ready; True where there is a state to go on from. Call it with the lock held.
+        """Make the folder ready; True where there is a state to go on from. Call it with the lock held, and last of all that may
+        fail: overwrite removes the earlier run, with the episodes in `episodes` whoever recorded them.
+
+        Raises `ConfigError` where `check` does.
+        """
+        self.check(settings, resume, overwrite)
+        if overwrite:
+            self._clear()
+        if resume:
+            return latest_step(self.training) is not None
+        try:
+            write_text(self._document, json.dumps(settings, indent=1))
+        except OSError as error:
+            raise ConfigError(
+                f"{self._document}: cannot be written ({error.strerror}): free space and start again"
+            ) from error
+        return False
+
+    def check(self, settings: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
+        """May such a run be here? Changes nothing.
 
         Raises `ConfigError` when the folder holds something else, or was started with other settings.
         """
         if resume and overwrite:
             raise ConfigError("resume and overwrite exclude each other: give one")
-        if overwrite:
-            self._clear()
         surplus = sorted(name for name in os.listdir(self.path) if name not in _OURS and not name.startswith(_ASIDE))
         if surplus:
             raise ConfigError(f"{self.path}: holds something else ({surplus[0]}): choose an empty or a new folder")
-        document = self.path / "run.json"
-        if not document.exists():
-            if resume:
-                raise ConfigError(f"{self.path}: nothing to resume here: start without --resume")
-            write_text(document, json.dumps(settings, indent=1))
-            return False
-        if not resume:
+        there = self._document.exists()
+        if resume and not there:
+            raise ConfigError(f"{self.path}: nothing to resume here: start without --resume")
+        if resume:
+            _check_same(read_settings(self.path), settings, self.path)
+        elif there and not overwrite:
             raise ConfigError(f"{self.path}: holds a run: --resume it, or --overwrite it")
-        _check_same(read_settings(self.path), settings, self.path)
-        return latest_step(self.training) is not None
 
     def _clear(self) -> None:
         """Remove what a run writes, and nothing else; the lock is being held."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from steer.errors import ConfigError
-from steer.online.run_folder import read_settings
+from steer.online.run_folder import OnlineFolder, read_settings
 
 
 @pytest.mark.parametrize(
@@ -28,5 +28,18 @@ def test_settings_that_cannot_be_read_are_explained(tmp_path: Path, content: str
 
 def test_a_file_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
-    with pytest.raises(ConfigError, match="no run.json here"):
+    with pytest.raises(ConfigError, match="give the folder"):
         read_settings(tmp_path / "run")
+
+
+def test_to_overwrite_removes_what_a_run_wrote(tmp_path: Path) -> None:
+    run = OnlineFolder(tmp_path)
+    run.claim({"seed": 1}, resume=False, overwrite=False)
+    (run.episodes / "segments").mkdir(parents=True)
+    run.check({"seed": 2}, resume=False, overwrite=True)
+    assert run.episodes.exists()
+
+    assert not run.claim({"seed": 2}, resume=False, overwrite=True)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    assert read_settings(tmp_path) == {"seed": 2}
