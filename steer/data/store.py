@@ -35,6 +35,7 @@ from steer.serial import from_json, to_json
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
+_ASIDE = ".store."
 
 
 class SegmentReader(Protocol):
@@ -88,11 +89,13 @@ class EpisodeStore:
         skip_broken: to go on recording beside segments that lost files or were cut, logged and named in `broken`.
         """
         path = Path(path)
+        # In this order, because another process may make the store, and fill it, in between.
+        strangers = path.is_dir() and not all(map(_is_leftover, path.iterdir()))
         if (path / "store.json").exists():
             return cls._open_same(path, robot, exist_ok, skip_broken)
-        if path.exists() and any(path.iterdir()):
+        if strangers:
             raise StoreError(f"{path} is neither empty nor an episode store: choose another folder")
-        aside = path / f".store.{uuid.uuid4().hex[:8]}"
+        aside = path / f"{_ASIDE}{uuid.uuid4().hex[:8]}"
         try:
             (path / "segments").mkdir(parents=True, exist_ok=True)
             aside.write_text(json.dumps({"format": FORMAT, "robot": to_json(robot)}, indent=2))
@@ -241,6 +244,11 @@ class EpisodeStore:
             raise StoreError(
                 f"{self.path} is a replay buffer, opened read-only: convert it with `steer convert` to write"
             )
+
+
+def _is_leftover(item: Path) -> bool:
+    """Is it something that `create` makes before `store.json`, killed or still at work?"""
+    return item.name.startswith(_ASIDE) or (item.name == "segments" and item.is_dir() and not any(item.iterdir()))
 
 
 def stored_robot(path: Path) -> RobotSpec:

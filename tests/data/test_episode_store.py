@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -203,6 +205,35 @@ def test_create_opens_only_the_same_robot(store: EpisodeStore, tmp_path: Path) -
     (tmp_path / "full" / "letter.txt").write_text("dear")
     with pytest.raises(StoreError, match="neither empty"):
         EpisodeStore.create(tmp_path / "full", ROBOT)
+
+
+def test_create_goes_on_from_what_a_killed_one_left(tmp_path: Path) -> None:
+    (tmp_path / "segments").mkdir()
+    (tmp_path / ".store.0a1b2c3d").write_text("{")
+    with EpisodeStore.create(tmp_path, ROBOT).writer() as writer:
+        writer.add(make_episode(1))
+    assert len(EpisodeStore.open(tmp_path)) == 1
+
+
+def test_segments_without_a_store_are_somebody_elses(tmp_path: Path) -> None:
+    (tmp_path / "segments" / "letters").mkdir(parents=True)
+    with pytest.raises(StoreError, match="neither empty"):
+        EpisodeStore.create(tmp_path, ROBOT)
+
+
+def test_many_may_create_one_store_at_once(tmp_path: Path) -> None:
+    count, rounds = 8, 10
+    together = threading.Barrier(count)
+
+    def create_all(_: int) -> None:
+        for number in range(rounds):
+            together.wait(60)
+            with EpisodeStore.create(tmp_path / str(number), ROBOT, exist_ok=True).writer() as writer:
+                writer.add(make_episode(1))
+
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(create_all, range(count)))
+    assert [len(EpisodeStore.open(tmp_path / str(number))) for number in range(rounds)] == [count] * rounds
 
 
 def test_open_explains_what_is_not_a_store(store: EpisodeStore, tmp_path: Path) -> None:
