@@ -46,6 +46,11 @@ class Versions:
         self._folder = run / "versions"
         self._pointer = run / "current.json"
 
+    def numbers(self) -> list[int]:
+        """Versions whose folders are there, rising. What a person left beside them, such as a copy, is none."""
+        names = (path.name for path in self._folder.glob("*") if path.name.isdecimal())
+        return sorted(int(name) for name in names if name == self.folder(int(name)).name)
+
     def folder(self, version: int) -> Path:
         """Where a version's `policy`, `critic` and, if there is one, `edit` lie."""
         return self._folder / f"{version:06d}"
@@ -107,6 +112,6 @@ class Versions:
                 leftover.unlink(missing_ok=True)
 
     def _prune(self, newest: int) -> None:
-        for path in self._folder.glob("[0-9]*"):
-            if 0 < int(path.name) <= newest - KEPT:
-                shutil.rmtree(path, ignore_errors=True)
+        for number in self.numbers():
+            if 0 < number <= newest - KEPT:
+                shutil.rmtree(self.folder(number), ignore_errors=True)

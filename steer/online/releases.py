@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -32,11 +31,13 @@ class RunReleases:
         Raises `ConfigError` for a folder that holds no run.
         """
         self._run = Path(run)
-        self._settings = _settings(self._run)
+        self._settings = _started(self._run)
         self._refine = refine
         self._versions = Versions(self._run)
-        self._numbers: dict[tuple[str, str], int] = {}
-        self._outcomes = Outcomes(Path(outcomes or self._settings.get("online") or self._run / "episodes"))
+        self._models: dict[int, tuple[str, str]] = {}
+        self.store = Path(outcomes or self._settings.get("online") or self._run / "episodes").absolute()
+        """Where outcomes are read; it may not be there yet."""
+        self._outcomes = Outcomes(self.store)
 
     @property
     def published(self) -> bool:
@@ -57,7 +58,7 @@ class RunReleases:
         return steered(folder, self._mixture, self._refine)
 
     def earlier(self, number: int) -> Sequence[int]:
-        return [there for there in reversed(self._there()) if there < number]
+        return [there for there in reversed(self._versions.numbers()) if there < number]
 
     def refused(self) -> Mapping[int, str]:
         return refused(self._run)
@@ -66,18 +67,14 @@ class RunReleases:
         refuse(self._run, number, why)
 
     def outcomes(self) -> Sequence[Outcome]:
-        for number in self._there():
+        for number in self._versions.numbers():
             folder = self._versions.folder(number)
             try:
                 student, critic = read_version(folder / "policy"), read_version(folder / "critic")
             except CheckpointError:
                 continue  # removed meanwhile, or broken: then nobody was ever served by it
-            self._numbers[union_version(student, self._mixture.base.version), critic] = number
-        return self._outcomes.read(self._numbers)
-
-    def _there(self) -> list[int]:
-        """Numbers of the version folders, rising."""
-        return sorted(int(path.name) for path in self._versions.folder(0).parent.glob("[0-9]*"))
+            self._models[number] = (union_version(student, self._mixture.base.version), critic)
+        return self._outcomes.read({models: number for number, models in self._models.items()})
 
     @cached_property
     def _mixture(self) -> Mixture:
@@ -92,18 +89,20 @@ class RunReleases:
         return Mixture(base, config["base_samples"], config["student_samples"])
 
 
-def _settings(run: Path) -> dict[str, Any]:
+def _started(run: Path) -> dict[str, Any]:
     """What the run was started with."""
-    path = run / "run.json"
+    # Only here, because it brings torch, which must not be imported before its threads are limited.
+    from steer.online.run_folder import read_settings
+
+    settings = read_settings(run)
     try:
-        settings: dict[str, Any] = json.loads(path.read_text())
         for name in ("base_samples", "student_samples"):
             int(settings["config"][name])
         str(settings["policy"])
-    except FileNotFoundError as error:
-        raise ConfigError(f"{run} is no folder of a fine-tuning run: give what steer finetune got as --out") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} cannot be used ({error!r}): give the folder of a steer finetune") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{run / 'run.json'} cannot be used ({error!r}): give the folder of a steer finetune"
+        ) from error
     return settings
 
 

@@ -89,8 +89,17 @@ def test_old_versions_are_removed_but_the_first(tmp_path: Path) -> None:
     versions = Versions(tmp_path)
     for number in range(KEPT + 3):
         versions.publish(Version(number), saver("p"), saver("c"))
-    names = sorted(int(path.name) for path in (tmp_path / "versions").iterdir())
-    assert names == [0, *range(3, KEPT + 3)]
+    assert versions.numbers() == [0, *range(3, KEPT + 3)]
+
+
+def test_copies_beside_the_versions_are_left_alone(tmp_path: Path) -> None:
+    versions = Versions(tmp_path)
+    copies = ["000007.bak", "000007 (copy)", "7", "notes"]
+    for name in copies:
+        (tmp_path / "versions" / name).mkdir(parents=True)
+    versions.publish(Version(KEPT + 8), saver("p"), saver("c"))
+    assert versions.numbers() == [KEPT + 8]
+    assert all((tmp_path / "versions" / name).is_dir() for name in copies)
 
 
 def test_a_second_learner_is_refused_and_a_dead_one_is_not_in_the_way(tmp_path: Path) -> None:
