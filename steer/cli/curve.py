@@ -20,6 +20,7 @@ from steer.evaluation.statistics import Estimate
 from steer.files import write_text
 from steer.online.curve import LearningCurve, Measurement, moments
 from steer.online.curve_report import headline, notes, write_curve_report
+from steer.online.run_folder import read_settings
 from steer.options import json_or_text, pairs
 from steer.progress import stages
 from steer.robot import read_robot
@@ -86,10 +87,12 @@ class Curve:
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name} is {getattr(self, name)}, expected at least 1")
         first = started["first_seed"]
-        if self.seed + max(self.episodes, self.last_episodes) > first >= self.seed:
+        learnt = range(first, first + moments(self.run_folder, ())[-1].episodes)
+        starts = range(self.seed, self.seed + max(self.episodes, self.last_episodes))
+        if max(learnt.start, starts.start) < min(learnt.stop, starts.stop):
             raise ConfigError(
-                f"--seed {self.seed}: the starts would run into those that the run learnt from, which begin at {first}: "
-                "choose others"
+                f"--seed {self.seed}: the starts {starts.start} to {starts.stop - 1} would run into those that the run "
+                f"learnt from, {learnt.start} to {learnt.stop - 1}: choose others"
             )
 
 
@@ -113,10 +116,10 @@ def summary(curve: LearningCurve) -> dict[str, Any]:
 
 def _started(run: Path) -> dict[str, Any]:
     """What the run was started with."""
-    try:
-        started: dict[str, Any] = json.loads((run / "run.json").read_text())
-    except FileNotFoundError as error:
-        raise ConfigError(f"{run}: no run.json here: give the folder of a `steer finetune` run") from error
+    started = read_settings(run)
+    missing = [name for name in ("env", "env_option", "map", "first_seed", "config") if name not in started]
+    if missing:
+        raise ConfigError(f"{run / 'run.json'} lacks {', '.join(missing)}: give the folder of a `steer finetune` run")
     return started
 
 

@@ -77,9 +77,10 @@ def moments(run: Path, episodes: Sequence[int], robot_minutes: float = 0.0) -> l
             f"{run}: the run has {known[-1].robot_minutes:.1f} minutes of robot time, {robot_minutes:g} are asked for: "
             "let it go on with --resume, or ask for less"
         )
-    last = next(moment for moment in known if moment.robot_minutes >= robot_minutes) if robot_minutes else known[-1]
-    chosen = [next((m for m in known if m.episodes >= number), last) for number in sorted(episodes)]
-    return sorted({moment.version: moment for moment in (*chosen, last)}.values(), key=lambda moment: moment.version)
+    if robot_minutes:
+        known = known[: 1 + next(i for i, moment in enumerate(known) if moment.robot_minutes >= robot_minutes)]
+    chosen = [next((moment for moment in known if moment.episodes >= number), known[-1]) for number in episodes]
+    return sorted({*chosen, known[-1]}, key=lambda moment: moment.version)
 
 
 Successes: TypeAlias = Bool[np.ndarray, " n"]

@@ -14,7 +14,10 @@ from steer.evaluation.result import Rate
 from steer.evaluation.statistics import Estimate
 from steer.online.curve import LearningCurve, Moment, Point, moments
 from steer.online.curve_report import headline, notes, write_curve_report
+from steer.online.releases import RunReleases
 from tests.online.test_processes import words
+
+STARTED = {"env": "task", "env_option": [], "map": [], "first_seed": 200_000, "config": {}}
 
 
 def write_rounds(run: Path, *episodes: int) -> None:
@@ -29,26 +32,53 @@ def test_the_first_version_with_enough_episodes_stands_for_their_number_and_the_
     write_rounds(tmp_path, 25, 50, 75, 100)
     assert [moment.version for moment in moments(tmp_path, (0, 60, 75))] == [0, 3, 4]
     assert [moment.version for moment in moments(tmp_path, (0, 300), robot_minutes=4.0)] == [0, 2]
+    assert [moment.version for moment in moments(tmp_path, (0, 75), robot_minutes=4.0)] == [0, 2]
     assert moments(tmp_path, (0,))[-1] == Moment(4, 100, 10.0, 100.0)
 
 
 def test_more_robot_time_than_the_run_had_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_rounds(tmp_path, 25)
     assert main_error(capsys, "curve", str(tmp_path), "--robot-minutes", "9").count("run.json") == 1
-    (tmp_path / "run.json").write_text(json.dumps({"first_seed": 200_000}))
+    (tmp_path / "run.json").write_text(json.dumps(STARTED))
     assert re.search(
         r"2\.5 minutes of robot time, 9 are asked", main_error(capsys, "curve", str(tmp_path), "--robot-minutes", "9")
     )
 
 
-def test_starts_that_the_run_learnt_from_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "run.json").write_text(json.dumps({"first_seed": 200_000}))
-    assert "would run into" in main_error(capsys, "curve", str(tmp_path), "--seed", "199900")
+@pytest.mark.parametrize(
+    ("seed", "meets"), [("199600", False), ("199601", True), ("200000", True), ("200099", True), ("200100", False)]
+)
+def test_starts_that_the_run_learnt_from_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], seed: str, meets: bool
+) -> None:
+    write_rounds(tmp_path, 50, 100)
+    (tmp_path / "run.json").write_text(json.dumps(STARTED))
+    # What is not refused for its starts is refused for its robot time.
+    said = main_error(capsys, "curve", str(tmp_path), "--seed", seed, "--robot-minutes", "99")
+    assert ("would run into those that the run learnt from, 200000 to 200099" in said) == meets
 
 
-def test_a_run_is_measured_once_and_reported(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = tmp_path / "run"
-    main(words(models, run, "--episodes", "4", "--improve", "both"))
+@pytest.mark.parametrize(("content", "message"), [("{", "cannot be read"), ('{"env": ""}', "lacks env_option, map,")])
+def test_a_broken_run_json_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, message: str
+) -> None:
+    (tmp_path / "run.json").write_text(content)
+    assert message in main_error(capsys, "curve", str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def run(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run: two rounds of two episodes."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    main(words(models, folder, "--episodes", "4", "--improve", "both"))
+    return folder
+
+
+def test_a_server_knows_which_version_simulated_actors_played(run: Path) -> None:
+    assert [outcome.version for outcome in RunReleases(run).outcomes()] == [0, 0, 1, 1]
+
+
+def test_a_run_is_measured_once_and_reported(models: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = [
         "curve",
         str(run),
