@@ -21,10 +21,13 @@ def test_a_full_disk_ends_the_learner_and_a_resumed_one_goes_on(models: Path, tm
     sizes = ("--round-episodes", "2", "--base-samples", "2", "--student-samples", "2", "--batch-size", "16")
     words = [
         *("finetune", "--policy", str(models / "policy"), "--critic", str(models / "critic"), "--env", ENV_ID),
-        *("--offline", str(models / "episodes"), "--out", str(run), "--episodes", "4", *sizes),
+        *("--offline", str(models / "episodes"), "--out", str(run), *sizes),
         *("--policy-batch-size", "16", "--save-every", "5", "--utd", "2"),
     ]
-    learner = subprocess.Popen([sys.executable, "-m", "steer.cli.main", *words], stderr=subprocess.PIPE, text=True)
+    # More than it can play: it lives until the disk is full.
+    learner = subprocess.Popen(
+        [sys.executable, "-m", "steer.cli.main", *words, "--episodes", "100000"], stderr=subprocess.PIPE, text=True
+    )
     try:
         end = time.monotonic() + WAIT_S
         while not (run / "versions" / "000001").exists():
@@ -42,9 +45,10 @@ def test_a_full_disk_ends_the_learner_and_a_resumed_one_goes_on(models: Path, tm
     assert "Traceback" not in told
     published = [record.id for record in EpisodeStore.open(run / "episodes").records()]
 
-    main([*words, "--resume"])
+    wanted = len(published) + 2
+    main([*words, "--resume", "--episodes", str(wanted)])
 
     records = EpisodeStore.open(run / "episodes").records()
     assert [record.id for record in records][: len(published)] == published
-    assert [record.info["seed"] for record in records] == [200_000, 200_001, 200_002, 200_003]
-    assert Versions(run).current().episodes == 4
+    assert [record.info["seed"] for record in records] == list(range(200_000, 200_000 + wanted))
+    assert Versions(run).current().episodes == wanted

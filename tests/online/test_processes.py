@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from steer.data.store import EpisodeStore
 from steer.online.actor import Cast, Collector
 from steer.online.live import read_rounds
 from steer.online.publish import Version, Versions
+from steer.online.sources import Background
 from tests.evaluation.fakes import ENV_ID
 from tests.fakes import ROBOT
 from tests.online.toys import SCENE, make_episode
@@ -53,14 +55,30 @@ def test_the_command_improves_from_rounds_and_says_where_it_is(
     assert [record.info["version"] for record in store.records()] == [0, 0, 1, 1]
 
 
-def test_actors_play_on_while_the_learner_learns(models: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def played_on(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many episodes were asked for, each time from actors that play on."""
+    asked: list[int] = []
+
+    class Noted(Background):
+        def gather(self, until: int, version: int, steered: bool, stop: Callable[[], bool]) -> None:
+            asked.append(until)
+            super().gather(until, version, steered, stop)
+
+    monkeypatch.setattr("steer.cli.finetune.Background", Noted)
+    return asked
+
+
+def test_actors_play_on_while_the_learner_learns(models: Path, tmp_path: Path, played_on: list[int]) -> None:
     main(words(models, tmp_path / "run", "--episodes", "4", "--play-on"))
+    assert played_on[0] == 2
     assert len(EpisodeStore.open(tmp_path / "run" / "episodes")) == 4
     assert Versions(tmp_path / "run").current().episodes == 4
 
 
-def test_two_actors_play_on_in_their_own_processes(models: Path, tmp_path: Path) -> None:
+def test_two_actors_play_on_in_their_own_processes(models: Path, tmp_path: Path, played_on: list[int]) -> None:
     main(words(models, tmp_path / "run", "--episodes", "6", "--play-on", "--actors", "2", "--improve", "edit"))
+    assert played_on[0] == 2
     records = EpisodeStore.open(tmp_path / "run" / "episodes").records()
     assert {record.info["seed"] for record in records} == set(range(200_000, 200_006))
     rounds = read_rounds(tmp_path / "run" / "rounds.jsonl")
@@ -154,26 +172,38 @@ def test_a_killed_actor_costs_nothing_that_was_published(models: Path, tmp_path:
     assert [record.info["seed"] for record in store.records()] == [100, 101, 102, 103]
 
 
-def test_a_killed_learner_goes_on_and_a_second_one_is_refused(models: Path, tmp_path: Path) -> None:
+def test_a_killed_learner_goes_on_and_a_second_one_is_refused(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "run"
-    arguments = words(models, run, "--episodes", "4", "--save-every", "1", "--utd", "20")
-    learner = subprocess.Popen([sys.executable, "-m", "steer.cli.main", *arguments], stderr=subprocess.PIPE, text=True)
-    _wait_for(lambda: (run / "versions" / "000001").exists(), learner)
-    with pytest.raises(SystemExit) as refused:
-        main([*arguments, "--resume"])
+    arguments = words(models, run, "--save-every", "1", "--utd", "20")
+    # More than it can play: it lives until it is killed.
+    learner = subprocess.Popen(
+        [sys.executable, "-m", "steer.cli.main", *arguments, "--episodes", "100000"], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        _wait_for(lambda: (run / "versions" / "000001").exists(), learner)
+        learner.send_signal(signal.SIGSTOP)
+        with pytest.raises(SystemExit) as refused:
+            main([*arguments, "--resume"])
+    finally:
+        learner.kill()
+        learner.communicate()
     assert refused.value.code == 2
-    learner.kill()
-    learner.communicate()
+    assert "another learner is at work" in capsys.readouterr().err
     published = [record.id for record in EpisodeStore.open(run / "episodes").records()]
 
-    main([*arguments, "--resume"])
+    main([*arguments, "--resume", "--episodes", str(len(published) + 2)])
 
     records = EpisodeStore.open(run / "episodes").records()
     assert [record.id for record in records][: len(published)] == published
-    assert len(records) == 4
-    assert Versions(run).current().critic_updates > 0
-    read_checkpoint(Versions(run).folder(2) / "critic")
-    assert [line["episodes"] for line in read_rounds(run / "rounds.jsonl")] == [2, 4]
+    assert len(records) == len(published) + 2
+    newest = Versions(run).current()
+    assert newest.critic_updates > 0
+    read_checkpoint(Versions(run).folder(newest.version) / "critic")
+    lines = read_rounds(run / "rounds.jsonl")
+    assert [line["version"] for line in lines] == list(range(1, newest.version + 1))
+    assert lines[-1]["episodes"] == len(records)
 
 
 @pytest.mark.parametrize(
