@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from steer.server.openpi import OpenpiConfig
 
 _POLL_S = 0.5
+_OF_RUNS = ("outcomes", "guard", "max_pin_s", "poll_s")
+_OF_MODELS = ("policy", "critic", "allow_unready")
+_OF_OPENPI = ("openpi_execute", "openpi_samples", "openpi_map")
 
 
 @dataclass(frozen=True)
@@ -77,20 +80,23 @@ class Serve:
         console.print("stopped")
 
     def _check(self) -> None:
-        if self.follow is None:
-            self._check_models()
-        elif self.policy or self.critic:
-            raise ConfigError(
-                "--follow serves the policy and critic that the run publishes: leave out --policy and --critic"
-            )
-
-    def _check_models(self) -> None:
-        if not self.policy and not self.critic:
+        """Refuse what would be ignored, or leaves nothing to serve."""
+        if self.follow is None and not self.policy and not self.critic:
             raise ConfigError(
                 "nothing to serve: give --policy, --critic or both, or --follow the folder of a steer finetune"
             )
-        if self.outcomes is not None:
-            raise ConfigError("--outcomes is for versions of a run: give --follow, or leave it out")
+        if self.follow is None and (given := self._given(_OF_RUNS)):
+            raise ConfigError(f"{given}: only for the versions of a run, give --follow, too, or leave out")
+        if self.follow is not None and (given := self._given(_OF_MODELS)):
+            raise ConfigError(f"--follow serves the policy and critic that the run publishes: leave out {given}")
+        if self.openpi_port is None and (given := self._given(_OF_OPENPI)):
+            raise ConfigError(f"{given}: only for openpi's clients, give --openpi-port, too, or leave out")
+
+    def _given(self, names: Sequence[str]) -> str:
+        """Those of these settings that are not as they are by default, as flags."""
+        usual = Serve()
+        changed = (name for name in names if _setting(self, name) != _setting(usual, name))
+        return ", ".join("--no-guard" if name == "guard" else f"--{name.replace('_', '-')}" for name in changed)
 
     def _serve_models(self, console: Console) -> None:
         verdict = registry.verdict(self.critic) if self.critic else None
@@ -105,6 +111,10 @@ class Serve:
 
     def _serve_run(self, run: Path, console: Console) -> None:
         releases = RunReleases(run, self.outcomes, self.refine)
+        there = (releases.store / "store.json").exists()
+        console.print(
+            f"what came of versions is read in {releases.store}" + ("" if there else ", where there is no store yet")
+        )
         if not releases.published:
             with _terminable():
                 console.print(
@@ -134,6 +144,10 @@ class Serve:
             os.environ["OMP_NUM_THREADS"] = str(self.threads)
         elif not os.environ.get("OMP_NUM_THREADS"):
             os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 2) - 1))
+
+
+def _setting(serve: Serve, name: str) -> object:
+    return getattr(serve, name) if hasattr(serve, name) else getattr(serve.server, name)
 
 
 def _versions(engine: Engine) -> str:

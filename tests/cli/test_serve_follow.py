@@ -324,6 +324,7 @@ def test_a_version_that_does_worse_is_rolled_back_and_not_served_again(bench: Be
     assert list(refused) == ["1"]
     assert "succeeded in 1 of 5" in refused["1"]["why"]
     again, other = follow(bench, run)
+    assert f"what came of versions is read in {run.folder}/episodes\n" in "".join(again.lines)
     assert run.numbers[decide(other).policy_version] == 0
     run.publish(2)
     again.wait_for("serving another version.*version=2")
@@ -346,6 +347,7 @@ def test_a_person_may_refuse_a_version_and_the_guard_may_stay_at_home(bench: Ben
 def test_a_run_without_a_version_is_waited_for(bench: Bench, tmp_path: Path) -> None:
     run = LevelRun(tmp_path / "run")
     server = bench.steer("serve", "--follow", str(run.folder), "--address", "127.0.0.1:0")
+    server.wait_for(f"is read in {run.folder}/episodes, where there is no store yet")
     server.wait_for("has no version yet: waiting for steer finetune to publish its first, Ctrl-C stops")
     run.publish(0)
     server.wait_for("version 0 of")
@@ -379,10 +381,18 @@ def test_wrong_arguments_are_explained(
     for words, message in [
         (
             ("--follow", str(tmp_path / "empty")),
-            "no folder of a fine-tuning run: give what steer finetune got as --out",
+            "no run.json here: give the folder of a `steer finetune` run",
         ),
-        (("--follow", str(run.folder), "--policy", "x:"), "leave out --policy and --critic"),
-        (("--policy", "level:x", "--outcomes", "y"), "--outcomes is for versions of a run"),
+        (("--follow", str(run.folder), "--policy", "x:", "--allow-unready"), "leave out --policy, --allow-unready"),
+        (("--policy", "level:x", "--outcomes", "y"), "--outcomes: only for the versions of a run, give --follow"),
+        (
+            ("--policy", "level:x", "--no-guard", "--max-pin-s", "9", "--poll-s", "2"),
+            "--no-guard, --max-pin-s, --poll-s: only for the versions of a run, give --follow",
+        ),
+        (
+            ("--policy", "level:x", "--openpi-execute", "4", "--openpi-samples", "2", "--openpi-map", "a=b"),
+            "--openpi-execute, --openpi-samples, --openpi-map: only for openpi's clients, give --openpi-port",
+        ),
         (("--follow", str(sole.folder)), "is not what the manifest says"),
     ]:
         with pytest.raises(SystemExit) as refused:
