@@ -203,15 +203,16 @@ class FineTune:
     def _check_store(self, folder: OnlineFolder, robot: RobotSpec) -> None:
         """Raise unless this run's episodes may go where they are to go."""
         path = self.online or folder.episodes
-        if path.resolve() == folder.episodes.resolve() and (self.overwrite or not path.exists()):
+        own = path.resolve() == folder.episodes.resolve()
+        if own and (self.overwrite or not path.exists()):
             return
         held = len(EpisodeStore.create(path, robot, exist_ok=True, skip_broken=True))
         if self.resume or not held:
             return
         if self.actors:
             raise ConfigError(
-                f"{path} holds {held} episodes that this run did not play: give another --online, --resume the run that they "
-                "are of, or learn from them with --actors 0"
+                f"{path} holds {held} episodes that this run did not play: {'--overwrite them' if own else 'give another --online'}, "
+                "or learn from them with --actors 0"
             )
         _log.warning("the online store holds episodes already, the first round learns from them", episodes=held)
 

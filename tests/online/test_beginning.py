@@ -98,8 +98,11 @@ def test_a_folder_of_something_else_is_not_cleared(command: FineTune) -> None:
 
 
 def test_actors_want_a_store_without_episodes(command: FineTune, recorded: Path) -> None:
-    with pytest.raises(ConfigError, match="holds 2 episodes that this run did not play"):
+    with pytest.raises(ConfigError, match="holds 2 episodes that this run did not play: give another --online"):
         replace(command, online=recorded).run()
+    recorded.rename(command.out / "episodes")
+    with pytest.raises(ConfigError, match="holds 2 episodes that this run did not play: --overwrite them"):
+        command.run()
 
 
 def test_without_actors_what_is_recorded_already_is_learnt_from(
