@@ -210,9 +210,9 @@ class FineTune:
         if self.resume or not held:
             return
         if self.actors:
+            way_out = "--overwrite them" if own else "give another --online"
             raise ConfigError(
-                f"{path} holds {held} episodes that this run did not play: {'--overwrite them' if own else 'give another --online'}, "
-                "or learn from them with --actors 0"
+                f"{path} holds {held} episodes that this run did not play: {way_out}, or learn from them with --actors 0"
             )
         _log.warning("the online store holds episodes already, the first round learns from them", episodes=held)
 
