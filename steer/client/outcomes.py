@@ -89,6 +89,17 @@ class KeyOutcome:
         return key
 
 
+class NoOutcome:
+    """Says nothing, also where the robot's world would know: episodes stay unlabelled until somebody labels the store."""
+
+    name = "none"
+
+    def begin(self) -> None: ...
+
+    def judge(self) -> Judgement:
+        return NOTHING
+
+
 def outcome_source(name: str, robot: Robot) -> OutcomeSource | None:
     """The source called `name`: "simulator", "key", "none", or "" for the robot's own where it has one."""
     if name.partition(":")[0] == "classifier":
@@ -104,6 +115,8 @@ def outcome_source(name: str, robot: Robot) -> OutcomeSource | None:
         raise ConfigError(
             f"outcome 'simulator': robot {robot.spec.name!r} is no simulation and knows no outcome: use 'key'"
         )
-    if name in ("", "none"):
+    if name == NoOutcome.name:
+        return NoOutcome()
+    if not name:
         return None
     raise ConfigError(f"outcome {name!r}: there is no such source: give simulator, key or none")

@@ -66,11 +66,6 @@ class EpisodeWriter:
         """Episodes in memory that are not published yet."""
         return len(self._buffer)
 
-    @property
-    def buffered_steps(self) -> int:
-        """Steps of the episodes in memory."""
-        return sum(map(len, self._buffer))
-
     def add(self, episode: Episode) -> None:
         """Take an episode; publishes when a segment is full. Its arrays are not copied: leave them alone until then.
 

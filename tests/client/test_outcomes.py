@@ -10,7 +10,7 @@ import pytest
 
 from steer.client.broker import BrokerConfig
 from steer.client.loop import ControlLoop, LoopConfig
-from steer.client.outcomes import KeyOutcome, SimulatorOutcome, outcome_source
+from steer.client.outcomes import KeyOutcome, NoOutcome, SimulatorOutcome, outcome_source
 from steer.client.recorder import to_episode
 from steer.client.safety import SafetyError
 from steer.data.episode import check_episode
@@ -101,7 +101,7 @@ def test_the_world_says_so_by_default_and_sources_have_names() -> None:
     assert source.judge() == Judgement(1.0, True, False, False)
     assert isinstance(outcome_source("key", FakeRobot()), KeyOutcome)
     assert outcome_source("", FakeRobot()) is None
-    assert outcome_source("none", game) is None
+    assert isinstance(outcome_source("none", game), NoOutcome)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,13 @@ def test_a_simulation_that_has_not_succeeded_in_an_episodes_time_has_failed() ->
         (False, "simulator", True)
     ] * 2
     assert (summary.episodes, summary.successes) == (2, 0)
+
+
+def test_where_nobody_is_asked_a_simulation_ends_without_a_label() -> None:
+    bench = Bench(LoopConfig(episodes=1), FakeGame(), NoOutcome())
+    bench.loop.run()
+    assert bench.stopped_by() == ["end"]
+    assert [(end.success, end.success_source) for end in bench.sink.ends] == [(None, "")]
 
 
 def test_an_episode_cut_short_by_the_end_of_the_run_has_not_failed() -> None:
