@@ -19,7 +19,7 @@ from steer.data.sampling import TransitionSampler
 from steer.errors import CheckpointError, ConfigError, SpecError
 from tests.critics.toys import ACTION, candidates_of, chunks_of, frames_of, make_objective, observe, rewards_of, tiny
 
-SMALL = EditConfig(hidden=(16,), learning_rate=3e-3)
+SMALL = EditConfig(scale=0.1, hidden=(16,), learning_rate=3e-3)
 HALF_RANGE = (ACTION.high - ACTION.low) / 2
 
 
