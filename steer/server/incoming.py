@@ -199,9 +199,10 @@ class Incoming:
         done = {str(segment) for segment in self._published}
         for folder in self._transfers():
             offer = folder / "offer.json"
-            age_s = time.time() - offer.stat().st_mtime if offer.exists() else float("inf")
-            if folder.name in done or age_s > self._keep_s:
-                _log.info("removing a transfer", segment=folder.name, published=folder.name in done, age_s=round(age_s))
+            # Killed before it was written down what is coming: nothing of that came.
+            age_s = round(time.time() - offer.stat().st_mtime) if offer.exists() else None
+            if folder.name in done or age_s is None or age_s > self._keep_s:
+                _log.info("removing a transfer", segment=folder.name, published=folder.name in done, age_s=age_s)
                 shutil.rmtree(folder, ignore_errors=True)
         self._partials = {segment: kept for segment, kept in self._partials.items() if kept.folder.exists()}
 

@@ -298,6 +298,18 @@ def test_transfers_are_bounded_and_old_ones_are_swept(server_store: Path, robot_
     assert [path.name for path in (server_store / "incoming").iterdir()] == ["lock"]
 
 
+def test_a_server_killed_before_it_wrote_down_an_offer_starts_again(
+    incoming: Incoming, server_store: Path, robot_store: EpisodeStore
+) -> None:
+    transfer = server_store / "incoming" / str(segment_id(robot_store))
+    incoming.close()
+    transfer.mkdir()
+    again = Incoming(server_store)
+    assert not transfer.exists()
+    assert send(again, robot_store) == "000000-000"
+    again.close()
+
+
 def test_a_server_killed_after_the_rename_leaves_no_transfer_behind(
     incoming: Incoming, server_store: Path, robot_store: EpisodeStore
 ) -> None:
