@@ -85,13 +85,13 @@ class Arguments:
             options = [
                 word for key, value in SHIFTS[name].items() for word in ("--env-option", f"{key}={json.dumps(value)}")
             ]
-            flags = [*METHODS[DEFAULT], *options]
-            curve = self._curve(f"shift-{name}", self.demos[0], flags, (0, 75, 300), cells, limits=("--episodes", 300))
+            flags = [*METHODS[DEFAULT], *options, "--episodes", 300, "--robot-minutes", 0]
+            curve = self._curve(f"shift-{name}", self.demos[0], flags, (0, 75, 300), cells)
             return kept | {"shift": kept.get("shift", {}) | {name: curve}}
         points = (0, 75, 150, 300)
         if name == TOKENS:
-            flags = METHODS["calql+pa-rl"]
-            return kept | {name: self._curve(name, self.demos[0], flags, points, cells, self.tokens)}
+            flags = [*METHODS["calql+pa-rl"], "--policy", self.tokens]
+            return kept | {name: self._curve(name, self.demos[0], flags, points, cells)}
         if name != DEFAULT:
             return kept | {name: self._curve(name, self.demos[0], METHODS[name], points, cells)}
         curves = [
@@ -101,29 +101,15 @@ class Arguments:
         return kept | {name: curves[0], "seeds": curves}
 
     def _curve(
-        self,
-        name: str,
-        demo: Path,
-        flags: Sequence[object],
-        points: Sequence[int],
-        cells: Cells,
-        policy: Path | None = None,
-        limits: Sequence[object] = (),
+        self, name: str, demo: Path, flags: Sequence[object], points: Sequence[int], cells: Cells
     ) -> dict[str, Any]:
-        """Episodes -> success; see `steer.cli.curve.summary`. policy: instead of the demo's. limits: of this run alone."""
+        """Episodes -> success; see `steer.cli.curve.summary`. flags: of `steer finetune`; the last of two holds."""
         run = self.work / name
         if not (run / "curve" / "curve.json").exists():
-            models = (
-                "--policy",
-                policy or demo / "policy",
-                "--critic",
-                demo / "critic",
-                "--offline",
-                demo / "episodes",
-            )
-            limits = limits or ("--episodes", self.episodes, "--robot-minutes", self.robot_minutes)
+            models = ("--policy", demo / "policy", "--critic", demo / "critic", "--offline", demo / "episodes")
+            limits = ("--episodes", self.episodes, "--robot-minutes", self.robot_minutes)
             going_on = ("--resume",) if (run / "run.json").exists() else ()
-            cells.steer(f"{name}-finetune", ["finetune", *models, "--out", run, *flags, *limits, *going_on])
+            cells.steer(f"{name}-finetune", ["finetune", *models, *limits, "--out", run, *flags, *going_on])
         # All methods start from the same models, whose episodes are played once.
         measured = ("--episodes", self.starts, "--last-episodes", self.last_starts, "--played", self.work / "played")
         cells.steer(f"{name}-curve", ["curve", run, "--at", *points, *measured])

@@ -20,7 +20,7 @@ from steer.evaluation.statistics import Estimate
 from steer.files import write_text
 from steer.online.curve import LearningCurve, Measurement, moments
 from steer.online.curve_report import headline, notes, write_curve_report
-from steer.online.run_folder import read_settings
+from steer.online.settings import read_settings
 from steer.options import json_or_text, pairs
 from steer.progress import stages
 from steer.robot import read_robot

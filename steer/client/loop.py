@@ -259,7 +259,7 @@ class ControlLoop:
     def _judge(self) -> None:
         """Ask what the command that was just sent led to."""
         world = NOTHING if self._world is None else self._world.judge()
-        said = world if self._source is self._world else NOTHING if self._source is None else self._source.judge()
+        said = world if self._source is self._world or self._source is None else self._source.judge()
         if world.ended and not said.ended:
             said = replace(said, truncated=True)  # the world cannot go on, whoever judges it
         self._judgement = said

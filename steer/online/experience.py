@@ -38,6 +38,7 @@ class Experience:
         """The last round that was taken in."""
         self._records: dict[str, EpisodeRecord] = {}
         self._places: dict[str, int] = {}
+        self._labels: dict[str, int] = {}  # of every online episode, the label that its outcome and rewards follow
         self.refresh()
 
     def refresh(self) -> None:
@@ -76,6 +77,7 @@ class Experience:
     def take(self, number: int, ids: Sequence[str], student: Callable[[], Policy]) -> Data:
         """Let the replay grow by these episodes. student: loads the policy that round `number` began with."""
         frames = self._judged(load_frames(self._store, [self._places[name] for name in ids]))
+        self._labels |= {name: self._records[name].label_version for name in ids}
         proposals = self._processes.after_first(lambda: self._proposals.online(number, frames, student))
         self.newest = Data(frames, proposals)
         self.replay.grow(self.newest)
@@ -87,6 +89,10 @@ class Experience:
         if online is None:
             return
         # An episode whose segment is gone since keeps what was known of it.
+        labels = {name: self._records[name].label_version for name in online.frames.ids if name in self._records}
+        if labels.items() <= self._labels.items():
+            return
+        self._labels |= labels
         known = [self._records.get(name) for name in online.frames.ids]
         before = list(zip(known, online.frames.success, online.frames.labelled, online.frames.terminated, strict=True))
         frames = replace(

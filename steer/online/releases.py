@@ -16,6 +16,7 @@ from steer.errors import CheckpointError, ConfigError, SteerError
 from steer.online.engine import Mixture, steered
 from steer.online.publish import Version, Versions
 from steer.online.refused import refuse, refused
+from steer.online.settings import read_settings
 from steer.online.union import union_version
 from steer.server.follow import Release
 from steer.server.guard import Outcome
@@ -91,9 +92,6 @@ class RunReleases:
 
 def _started(run: Path) -> dict[str, Any]:
     """What the run was started with."""
-    # Only here, because it brings torch, which must not be imported before its threads are limited.
-    from steer.online.run_folder import read_settings
-
     settings = read_settings(run)
     try:
         for name in ("base_samples", "student_samples"):

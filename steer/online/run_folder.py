@@ -24,6 +24,7 @@ from typing import Any
 
 from steer.errors import ConfigError
 from steer.files import write_text
+from steer.online.settings import read_settings
 from steer.training.state import latest_step
 
 _OURS = (
@@ -113,23 +114,6 @@ class OnlineFolder:
                 shutil.rmtree(item)
             elif name != "learner.lock":
                 item.unlink(missing_ok=True)
-
-
-def read_settings(run: Path) -> dict[str, Any]:
-    """What a run was started with, as `steer finetune` wrote it.
-
-    Raises `ConfigError` where `run` is no run's folder, or its run.json cannot be read or holds something else.
-    """
-    document = run / "run.json"
-    try:
-        settings: Any = json.loads(document.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ConfigError(f"{run}: no run.json here: give the folder of a `steer finetune` run, its --out") from error
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{document} cannot be read ({error}): restore it from a copy") from error
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{document} holds no settings of a run ({settings!r:.50}): restore it from a copy")
-    return settings
 
 
 def _check_same(was: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from steer.errors import ConfigError
-from steer.online.run_folder import OnlineFolder, read_settings
+from steer.online.run_folder import OnlineFolder
+from steer.online.settings import read_settings
 
 
 @pytest.mark.parametrize(
