@@ -69,8 +69,11 @@ class Arguments:
     def run(self) -> None:
         cells = Cells(self.work, Console(stderr=True, quiet=self.json))
         for name in self._chosen([*METHODS, *([TOKENS] if self.tokens else []), *SHIFTS]):
+            made = self._rows(name, cells)
+            # Read only now: another process may have added its own meanwhile.
             kept = json.loads(self.out.read_text()) if self.out.exists() else {}
-            keep(self.out, self._with(kept | {"default": DEFAULT}, name, cells))
+            shift = kept.get("shift", {}) | made.pop("shift", {})
+            keep(self.out, kept | {"default": DEFAULT} | made | ({"shift": shift} if shift else {}))
         print(self.out.read_text())
 
     def _chosen(self, names: Sequence[str]) -> list[str]:
@@ -79,26 +82,25 @@ class Arguments:
             raise SystemExit(f"unknown: {unknown}; there are {list(names)}")
         return [name for name in names if not self.only or name in self.only]
 
-    def _with(self, kept: dict[str, Any], name: str, cells: Cells) -> dict[str, Any]:
-        """The table with this method or shift in it."""
+    def _rows(self, name: str, cells: Cells) -> dict[str, Any]:
+        """What this method or shift adds to the table."""
         if name in SHIFTS:
             options = [
                 word for key, value in SHIFTS[name].items() for word in ("--env-option", f"{key}={json.dumps(value)}")
             ]
             flags = [*METHODS[DEFAULT], *options, "--episodes", 300, "--robot-minutes", 0]
-            curve = self._curve(f"shift-{name}", self.demos[0], flags, (0, 75, 300), cells)
-            return kept | {"shift": kept.get("shift", {}) | {name: curve}}
+            return {"shift": {name: self._curve(f"shift-{name}", self.demos[0], flags, (0, 75, 300), cells)}}
         points = (0, 75, 150, 300)
         if name == TOKENS:
             flags = [*METHODS["calql+pa-rl"], "--policy", self.tokens]
-            return kept | {name: self._curve(name, self.demos[0], flags, points, cells)}
+            return {name: self._curve(name, self.demos[0], flags, points, cells)}
         if name != DEFAULT:
-            return kept | {name: self._curve(name, self.demos[0], METHODS[name], points, cells)}
+            return {name: self._curve(name, self.demos[0], METHODS[name], points, cells)}
         curves = [
             self._curve(f"{name}-{number}", demo, [*METHODS[name], "--seed", number], points, cells)
             for number, demo in enumerate(self.demos)
         ]
-        return kept | {name: curves[0], "seeds": curves}
+        return {name: curves[0], "seeds": curves}
 
     def _curve(
         self, name: str, demo: Path, flags: Sequence[object], points: Sequence[int], cells: Cells

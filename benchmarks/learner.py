@@ -77,7 +77,7 @@ def measure(arguments: Arguments) -> dict[str, Any]:
     config = OnlineConfig(improve="both")
     start = Start.load(arguments.policy, arguments.critic, config)
     store = EpisodeStore.open(arguments.offline)
-    frames, base = load_frames(store), start.base()
+    frames, base, rows = load_frames(store), start.base(), start.policy_batch_size
     proposals = candidates(store, base, config.base_samples)
     replay = _replay(frames, proposals)
     critic: Any = start.critic_objective(frames, proposals, 0, fresh=False)
@@ -85,7 +85,7 @@ def measure(arguments: Arguments) -> dict[str, Any]:
     transitions = replay.sampler(start.transitions, config.critic_batch_size, 0)
     assert replay.online is not None
     refiner = registry.refiner(config.refine, critic.critic())
-    chunks = policy_sampler(config, replay.online, critic.critic(), refiner, start.chunks, 0)
+    chunks = policy_sampler(config, rows, replay.online, critic.critic(), refiner, start.chunks, 0)
     if chunks is None:
         raise ConfigError(f"{arguments.offline}: no episode succeeded, there is nothing to imitate")
     times = take_turns(
@@ -93,7 +93,7 @@ def measure(arguments: Arguments) -> dict[str, Any]:
             "critic": lambda: critic.step(transitions.sample()),
             "critic_plain": plain_critic(critic, frames, proposals, config.critic_batch_size),
             "policy": lambda: policy.step(chunks.sample()),
-            "policy_plain": plain_policy(policy, start, frames, config.policy_batch_size),
+            "policy_plain": plain_policy(policy, start, frames, rows),
             "critic_sample": transitions.sample,
             "policy_sample": chunks.sample,
             "critic_transfer": _repeated(critic.critic_batch, transitions.sample()),
@@ -107,7 +107,7 @@ def measure(arguments: Arguments) -> dict[str, Any]:
         "critic": _beside(times["critic"], times["critic_plain"]),
         "policy": _beside(times["policy"], times["policy_plain"]),
         "round_shares": _shares(times, start, frames, replay.online, critic, refiner, config),
-        "batch_sizes": {"critic": config.critic_batch_size, "policy": config.policy_batch_size},
+        "batch_sizes": {"critic": config.critic_batch_size, "policy": rows},
         "rounds": arguments.rounds,
         "repeats": arguments.repeats,
     }

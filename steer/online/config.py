@@ -49,8 +49,8 @@ class OnlineConfig:
     the critic prefers (pa-rl), or to both; an actor that edits its candidates (edit), alone or with success; or nothing (none)."""
     policy_utd: float = 2.0
     """Policy updates per decision. [PA-RL: 1, WSRL: 1]"""
-    policy_batch_size: int = 256
-    """Chunks per policy update. [256]"""
+    policy_batch_size: int = 0
+    """Chunks per policy update; 0: as many as the policy was trained with. [256]"""
     policy_learning_rate: float = 0.0
     """Constant; 0: the rate that the policy was trained with. Lower ones stay close to what it did before, its mistakes among it.
     [PA-RL: diffusion 5e-5, tokens 1e-4, OpenVLA 2e-5]"""
@@ -85,9 +85,9 @@ class OnlineConfig:
     but for online episodes that are labelled or corrected after they were recorded: these are rewarded by that label."""
 
     def __post_init__(self) -> None:
-        for name in ("policy_batch_size", "base_samples", "student_samples", "round_episodes", "target_states"):
+        for name in ("base_samples", "student_samples", "round_episodes", "target_states"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("members", "target_subset", "warmup_episodes", "batch_size", "proposal_seed"):
+        for name in ("members", "target_subset", "warmup_episodes", "batch_size", "policy_batch_size", "proposal_seed"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
         for name in (
             "learning_rate",

@@ -45,10 +45,16 @@ MakeChunks = Callable[[int, Frames, int], ChunkSource]
 
 
 def policy_sampler(
-    config: OnlineConfig, online: Data, critic: Critic, refiner: Refiner | None, make: MakeChunks, seed: int
+    config: OnlineConfig,
+    rows: int,
+    online: Data,
+    critic: Critic,
+    refiner: Refiner | None,
+    make: MakeChunks,
+    seed: int,
 ) -> Sampler | None:
-    """The batches that this round's policy updates learn from; None where there is nothing to learn from yet."""
-    frames, rows = online.frames, config.policy_batch_size
+    """The batches of `rows` chunks that this round's policy updates learn from; None where there is nothing to learn from yet."""
+    frames = online.frames
     executed, weights = imitable(frames, online.proposals.shape[2], config.intervention_weight)
     imitates = config.imitates and len(executed) > 0
     parts: list[Sampler] = []

@@ -196,7 +196,13 @@ class Learner:
         critic = self._critic.critic()
         refiner = registry.refiner(config.refine, critic) if config.refine and config.climbs else None
         sampler = policy_sampler(
-            config, self._replay.online, critic, refiner, self._start.chunks, self._stream_seed("policy")
+            config,
+            self._start.policy_batch_size,
+            self._replay.online,
+            critic,
+            refiner,
+            self._start.chunks,
+            self._stream_seed("policy"),
         )
         if sampler is None:
             return {}

@@ -66,7 +66,7 @@ class Start:
         )
         student = replace(
             policy_config,
-            batch_size=config.policy_batch_size,
+            batch_size=config.policy_batch_size or policy_config.batch_size,
             learning_rate=config.policy_learning_rate or policy_config.learning_rate,
             ema_decay=config.policy_average,
             warmup_steps=0,
@@ -79,6 +79,12 @@ class Start:
         """E, control steps of a decision: what the critic can score, or the whole chunk where it scores first actions."""
         executed: int = self.critic_config.prefix
         return executed
+
+    @property
+    def policy_batch_size(self) -> int:
+        """Chunks per policy update."""
+        rows: int = self.policy_config.batch_size
+        return rows
 
     def base(self) -> Policy:
         """The frozen policy."""

@@ -12,7 +12,9 @@ from steer import registry
 from steer.checkpoints import read_checkpoint
 from steer.data.frames import load_frames
 from steer.data.store import EpisodeStore
+from steer.online.config import OnlineConfig
 from steer.online.publish import Versions
+from steer.online.start import Start
 from steer.training.loop import TrainingInterrupted
 from tests.online.toys import Run
 
@@ -43,6 +45,21 @@ def test_pa_rl_improves_it(models: Path, tmp_path: Path, kind: str) -> None:
     assert not all(np.array_equal(one.weights[name], two.weights[name]) for name in one.weights)
     assert run.rounds[0].policy_updates == 4
     registry.policy(str(versions.folder(1) / "policy"))
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_it_learns_as_it_was_trained_unless_told_otherwise(models: Path, tmp_path: Path, kind: str) -> None:
+    make_start(models, tmp_path / "start", kind)
+    trained = read_checkpoint(tmp_path / "start").config
+
+    def start(config: OnlineConfig) -> Start:
+        return Start.load(str(tmp_path / "start"), str(models / "critic"), config)
+
+    default = start(OnlineConfig())
+    assert default.policy_batch_size == trained["batch_size"]
+    assert default.policy_config.learning_rate == trained["learning_rate"]
+    assert start(OnlineConfig(policy_batch_size=7)).policy_batch_size == 7
+    assert start(OnlineConfig(policy_learning_rate=0.5)).policy_config.learning_rate == 0.5
 
 
 @pytest.mark.parametrize("kind", SMALL)

@@ -68,15 +68,15 @@ def test_without_a_refiner_it_is_one_of_the_proposals_or_what_was_done(online: D
 
 
 def test_only_successful_episodes_are_imitated(online: Data) -> None:
-    sampler = policy_sampler(OnlineConfig(policy_batch_size=64), online, FakeCritic(), None, chunks, 0)
+    sampler = policy_sampler(OnlineConfig(), 64, online, FakeCritic(), None, chunks, 0)
     assert sampler is not None
     # Successful toys step by +0.05, failed ones by -0.05.
     assert (sampler.sample().actions == np.float32(0.05)).all()
 
 
 def test_both_share_a_batch(online: Data) -> None:
-    config = OnlineConfig(policy_batch_size=9, improve="both")
-    sampler = policy_sampler(config, online, FakeCritic(), None, chunks, 0)
+    config = OnlineConfig(improve="both")
+    sampler = policy_sampler(config, 9, online, FakeCritic(), None, chunks, 0)
     assert sampler is not None
     batch = sampler.sample()
     assert batch.actions.shape == (9, 4, 3)
@@ -92,15 +92,15 @@ def test_before_the_first_success_there_is_nothing_to_imitate(
     tmp_path: Path, online: Data, improve: Improve, learns: bool
 ) -> None:
     failed = Data(online.frames.subset([1, 2]), online.proposals[online.frames.rows([1, 2])])
-    config = OnlineConfig(policy_batch_size=8, improve=improve)
-    sampler = policy_sampler(config, failed, FakeCritic(), None, chunks, 0)
+    config = OnlineConfig(improve=improve)
+    sampler = policy_sampler(config, 8, failed, FakeCritic(), None, chunks, 0)
     assert (sampler is not None) == learns
     assert sampler is None or len(sampler.sample().actions) == 8
 
 
 def test_targets_are_found_for_so_many_states_at_most(online: Data) -> None:
-    config = OnlineConfig(policy_batch_size=64, improve="pa-rl", target_states=3)
-    sampler = policy_sampler(config, online, FakeCritic(), None, chunks, 0)
+    config = OnlineConfig(improve="pa-rl", target_states=3)
+    sampler = policy_sampler(config, 64, online, FakeCritic(), None, chunks, 0)
     assert sampler is not None
     assert len(np.unique(sampler.sample().actions.reshape(64, -1), axis=0)) <= 3
 
@@ -120,8 +120,8 @@ def test_a_persons_chunks_are_imitated_in_failed_episodes_too_and_weigh_more(onl
     assert index[weights == 3.0].tolist() == [2, 12]
     assert set(weights.tolist()) == {1.0, 3.0}
 
-    config = OnlineConfig(policy_batch_size=256, intervention_weight=3.0, improve="both")
-    sampler = policy_sampler(config, data, FakeCritic(), None, chunks, 0)
+    config = OnlineConfig(intervention_weight=3.0, improve="both")
+    sampler = policy_sampler(config, 256, data, FakeCritic(), None, chunks, 0)
     assert sampler is not None
     batch = sampler.sample()
     assert batch.weights is not None
@@ -154,7 +154,7 @@ def test_a_held_step_is_nobodys_action(online: Data) -> None:
 
 
 def test_without_interventions_the_stream_is_that_of_the_successful_episodes(online: Data) -> None:
-    sampler = policy_sampler(OnlineConfig(policy_batch_size=32), online, FakeCritic(), None, chunks, 5)
+    sampler = policy_sampler(OnlineConfig(), 32, online, FakeCritic(), None, chunks, 5)
     assert sampler is not None
     batch, plain = sampler.sample(), chunks(32, online.frames.subset([0, 3]), 5).sample()
     assert batch.weights is None
