@@ -134,7 +134,8 @@ class TrainCritic(_Training, Generic[C]):
     temperature: float = 1.0
     """Noise scale of these samples."""
     rewards: Literal["stored", "success"] = "stored"
-    """success: 1 at the end of each episode that is labelled successful, for data that holds no rewards."""
+    """success: 1 at the end of each episode that is labelled successful, for data that holds no rewards. stored: what was recorded,
+    but for episodes of which a later label says otherwise: the label rewards these."""
     held_out: float = 0.1
     """Share of the episodes that the verdict is based on and the training never sees."""
     config: Annotated[C, tyro.conf.arg(name="")]

@@ -59,7 +59,7 @@ class EpisodeRecord:
     """What is known of a stored episode without reading its arrays.
 
     id: names it in its store for good. length: N. label_version: 0 as recorded, else the line of the label that holds.
-    task: the instruction alone; a goal image is read with the episode.
+    corrected: that label says otherwise than what was recorded. task: the instruction alone; a goal image is read with the episode.
     """
 
     id: str
@@ -72,6 +72,7 @@ class EpisodeRecord:
     task: Task = Task()
     info: Mapping[str, Any] = field(default_factory=dict)
     label_version: int = 0
+    corrected: bool = False
 
 
 def check_episode(episode: Episode, robot: RobotSpec) -> None:

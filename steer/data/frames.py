@@ -6,6 +6,8 @@
 
     flags   of steps: held (no chunk was there, nobody chose), intervention (a person acted); False on the last frame
 
+Rewards are those that were recorded, but for episodes of which a later label says otherwise: the label rewards these.
+
 Arrays are plain numpy; one that is larger than the memory limit (images) lies in an unnamed temporary file that is
 mapped and vanishes with the process. Knows nothing of batches (`steer.data.sampling`).
 """
@@ -86,14 +88,25 @@ class Frames:
             returns[at] += gamma * returns[at + 1]
         return returns.astype(np.float32)
 
-    def rewarded_by_success(self) -> Frames:
+    def rewarded_by_success(self, episodes: Bool[np.ndarray, " e"] | None = None) -> Frames:
         """The same frames with 1 at the last action of each successful episode, which then ends there for good, and 0 elsewhere.
 
         For data whose outcome is a label that came later, or a person's: nothing rewarded it while it was recorded.
+        episodes: only these, all by default.
         """
-        rewards = np.zeros_like(self.rewards)
-        rewards[(self.finals - 1)[self.success]] = 1.0
-        return replace(self, rewards=rewards, terminated=self.terminated | self.success)
+        chosen = np.ones_like(self.success) if episodes is None else episodes
+        rewards = np.where(chosen[self.episode_of], np.float32(0), self.rewards)
+        rewards[(self.finals - 1)[self.success & chosen]] = 1.0
+        return replace(self, rewards=rewards, terminated=self.terminated | (self.success & chosen))
+
+    def with_outcomes(self, of: Frames) -> Frames:
+        """The same frames; those episodes that `of` holds, which must be among them, have its rewards, ends and labels."""
+        places = {name: place for place, name in enumerate(self.ids)}
+        episodes = np.array([places[name] for name in of.ids], np.int64)
+        changed = {name: getattr(self, name).copy() for name in ("rewards", "terminated", "success", "labelled")}
+        for name, values in changed.items():
+            values[self.rows(episodes) if name == "rewards" else episodes] = getattr(of, name)
+        return replace(self, **changed)
 
     def window(
         self, index: Int[np.ndarray, " b"], window: int, keys: Sequence[str] | None = None
@@ -214,13 +227,16 @@ def joined(parts: Sequence[Frames], observations: Mapping[str, Array]) -> Frames
 
 
 def load_frames(
-    store: EpisodeStore, episodes: Sequence[int] | None = None, memory_limit_bytes: int = MEMORY_LIMIT_BYTES
+    store: EpisodeStore,
+    episodes: Sequence[int] | None = None,
+    memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+    records: Sequence[EpisodeRecord] | None = None,
 ) -> Frames:
-    """Read episodes of a store (all by default), in the order given.
+    """Read episodes of a store (all by default), in the order given. records: what is known of them, if not what the store says.
 
     Raises `SpecError` where there is none, or where episodes differ in the shape of an observation.
     """
-    frames = read_frames(store, episodes, memory_limit_bytes)
+    frames = read_frames(store, episodes, memory_limit_bytes, records)
     unlabelled = int((~frames.labelled).sum())
     if unlabelled:
         logger.warning("%d of %d episodes have no success label and count as failures", unlabelled, len(frames.lengths))
@@ -228,14 +244,18 @@ def load_frames(
 
 
 def read_frames(
-    store: EpisodeStore, episodes: Sequence[int] | None = None, memory_limit_bytes: int = MEMORY_LIMIT_BYTES
+    store: EpisodeStore,
+    episodes: Sequence[int] | None = None,
+    memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+    records: Sequence[EpisodeRecord] | None = None,
 ) -> Frames:
     """`load_frames` for those who do not look at success: no word about missing labels."""
     chosen = list(range(len(store))) if episodes is None else list(episodes)
     if not chosen:
         raise SpecError(f"{store.path} has no episodes to load: collect or convert some first")
-    every = store.records()
-    records = [every[index] for index in chosen]
+    if records is None:
+        every = store.records()
+        records = [every[index] for index in chosen]
     lengths = np.array([record.length for record in records], np.int64)
     starts, total = _starts(lengths), int(lengths.sum()) + len(chosen)
     actions = np.zeros((total, store.robot.action.size), np.float32)
@@ -270,7 +290,7 @@ def _frames(
 ) -> Frames:
     lengths = np.array([record.length for record in records], np.int64)
     labelled = np.array([record.success is not None for record in records], np.bool_)
-    return Frames(
+    recorded = Frames(
         robot=robot,
         observations=observations,
         actions=actions,
@@ -285,6 +305,7 @@ def _frames(
         ids=tuple(record.id for record in records),
         flags=flags,
     )
+    return recorded.rewarded_by_success(np.array([record.corrected for record in records], np.bool_))
 
 
 def allocate(shape: tuple[int, ...], dtype: DTypeLike, memory_limit_bytes: int = MEMORY_LIMIT_BYTES) -> Array:

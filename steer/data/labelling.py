@@ -1,7 +1,7 @@
 """Labels from a classifier: what it says of a store's episodes, written over what was recorded, and how well it agrees.
 
-Works with any `steer.classifier.SuccessClassifier` and needs no framework itself. Rewards stay as they were recorded: whoever
-learns from the labels takes `Frames.rewarded_by_success`.
+Works with any `steer.classifier.SuccessClassifier` and needs no framework itself. What labels make of rewards is said
+in `steer.data.frames`.
 """
 
 from __future__ import annotations

@@ -30,8 +30,14 @@ class Label:
     version: int
 
     def over(self, record: EpisodeRecord) -> EpisodeRecord:
-        """The record with this label on it."""
-        return replace(record, success=self.success, success_source=self.source, label_version=self.version)
+        """The record, as it was recorded, with this label on it."""
+        return replace(
+            record,
+            success=self.success,
+            success_source=self.source,
+            label_version=self.version,
+            corrected=record.success is not self.success,
+        )
 
 
 def append_label(path: Path, episode_id: str, success: bool, source: str) -> Label:

@@ -82,7 +82,7 @@ class OnlineConfig:
     """Episodes between two versions. [Cal-QL, PA-RL: 1]"""
     rewards: Literal["stored", "success"] = "stored"
     """success: 1 at the end of each episode that is labelled successful, for data that holds no rewards. stored: what was recorded,
-    but for online episodes that are labelled or corrected after they were recorded: these are rewarded by that label."""
+    but for episodes of which a later label says otherwise: the label rewards these."""
 
     def __post_init__(self) -> None:
         for name in ("base_samples", "student_samples", "round_episodes", "target_states"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import structlog
@@ -76,8 +75,7 @@ class Experience:
 
     def take(self, number: int, ids: Sequence[str], student: Callable[[], Policy]) -> Data:
         """Let the replay grow by these episodes. student: loads the policy that round `number` began with."""
-        frames = self._judged(load_frames(self._store, [self._places[name] for name in ids]))
-        self._labels |= {name: self._records[name].label_version for name in ids}
+        frames = self._load(ids)
         proposals = self._processes.after_first(lambda: self._proposals.online(number, frames, student))
         self.newest = Data(frames, proposals)
         self.replay.grow(self.newest)
@@ -89,19 +87,10 @@ class Experience:
         if online is None:
             return
         # An episode whose segment is gone since keeps what was known of it.
-        labels = {name: self._records[name].label_version for name in online.frames.ids if name in self._records}
-        if labels.items() <= self._labels.items():
-            return
-        self._labels |= labels
-        known = [self._records.get(name) for name in online.frames.ids]
-        before = list(zip(known, online.frames.success, online.frames.labelled, online.frames.terminated, strict=True))
-        frames = replace(
-            online.frames,
-            success=np.array([bool(r.success) if r else success for r, success, _, _ in before]),
-            labelled=np.array([r.success is not None if r else labelled for r, _, labelled, _ in before]),
-            terminated=np.array([r.terminated if r else terminated for r, _, _, terminated in before]),
-        )
-        self.replay.relabel(self._judged(frames))
+        there = [name for name in online.frames.ids if name in self._records]
+        changed = [name for name in there if self._records[name].label_version != self._labels[name]]
+        if changed:
+            self.replay.relabel(online.frames.with_outcomes(self._load(changed)))
 
     def success(self, last: int) -> float:
         """Share of the last online episodes that succeeded."""
@@ -115,17 +104,13 @@ class Experience:
         proposals = self._processes.after_first(lambda: self._proposals.offline(store))
         return Data(self._rewarded(load_frames(store)), proposals)
 
+    def _load(self, ids: Sequence[str]) -> Frames:
+        """These online episodes, with the outcomes that the first process knows of."""
+        records = [self._records[name] for name in ids]
+        self._labels |= {record.id: record.label_version for record in records}
+        places = [self._places[name] for name in ids]
+        return self._rewarded(load_frames(self._store, places, records=records))
+
     def _rewarded(self, frames: Frames) -> Frames:
         """Rewarded as the run wants it."""
         return frames.rewarded_by_success() if self._config.rewards == "success" else frames
-
-    def _judged(self, frames: Frames) -> Frames:
-        """Online episodes, rewarded as the run wants it; where a label came later, nothing else says how they ended."""
-        known = [self._records.get(name) for name in frames.ids]
-        later = np.array([r is not None and r.label_version > 0 for r in known], np.bool_)
-        wanted, by_label = self._rewarded(frames), frames.rewarded_by_success()
-        return replace(
-            wanted,
-            rewards=np.where(later[frames.episode_of], by_label.rewards, wanted.rewards),
-            terminated=np.where(later, by_label.terminated, wanted.terminated),
-        )

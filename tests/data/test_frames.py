@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from store_toys import make_episode
@@ -95,3 +97,23 @@ def test_success_can_stand_in_for_rewards(frames: Frames) -> None:
     assert told.rewards[ends].tolist() == frames.success.astype(float).tolist()
     assert told.rewards.sum() == frames.success.sum()
     assert (told.terminated | ~frames.success).all()
+
+
+def test_success_can_stand_in_for_the_rewards_of_some(frames: Frames) -> None:
+    told = frames.rewarded_by_success(np.array([False, True]))
+    first, second = (frames.rows([e]) for e in (0, 1))
+    np.testing.assert_array_equal(told.rewards[first], frames.rewards[first])
+    assert told.rewards[second].sum() == float(frames.success[1])
+    assert told.terminated[0] == frames.terminated[0]
+
+
+def test_outcomes_are_taken_over_by_id(frames: Frames) -> None:
+    other = frames.subset([1])
+    other = replace(other, rewards=other.rewards + 5, success=~other.success, labelled=~other.labelled)
+    changed = frames.with_outcomes(other)
+    first, second = (frames.rows([e]) for e in (0, 1))
+    np.testing.assert_array_equal(changed.rewards[first], frames.rewards[first])
+    np.testing.assert_array_equal(changed.rewards[second], frames.rewards[second] + 5)
+    assert (changed.success ^ frames.success).tolist() == [False, True]
+    assert (changed.labelled ^ frames.labelled).tolist() == [False, True]
+    assert changed.ids == frames.ids

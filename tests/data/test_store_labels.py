@@ -34,6 +34,23 @@ def test_the_last_label_holds_and_says_who(labelled: EpisodeStore) -> None:
         assert load_frames(store).success.tolist() == [True, True]
 
 
+def test_a_label_rewards_where_it_says_otherwise(labelled: EpisodeStore) -> None:
+    failed, unlabelled = (record.id for record in labelled.records())
+
+    def rewards() -> list[list[float]]:
+        frames = load_frames(labelled)
+        return [frames.rewards[frames.rows([e])].tolist() for e in (0, 1)]
+
+    recorded = rewards()
+    assert recorded[0] != [0, 1, 0]
+    labelled.label_many({failed: True, unlabelled: False}, "key")
+    assert rewards() == [[0, 1, 0], [0, 0, 0]]
+    assert load_frames(labelled).terminated.tolist() == [True, False]
+    labelled.label_many({failed: False, unlabelled: True}, "key")
+    assert rewards() == [recorded[0], [0, 1, 0]]
+    assert [record.corrected for record in labelled.records()] == [False, True]
+
+
 def test_a_reader_sees_new_labels_after_refresh(labelled: EpisodeStore) -> None:
     reader = EpisodeStore.open(labelled.path)
     labelled.label(labelled.records()[1].id, True, "key")

@@ -247,7 +247,9 @@ def test_a_corrected_label_is_learnt_from_in_the_next_round(models: Path, tmp_pa
 
 
 @pytest.mark.parametrize("when", ["between rounds", "before a resume"])
-def test_a_later_label_is_what_rewards_and_nothing_else(models: Path, tmp_path: Path, when: str) -> None:
+def test_a_later_label_that_says_otherwise_is_what_rewards_and_nothing_else(
+    models: Path, tmp_path: Path, when: str
+) -> None:
     run = Run(models, tmp_path / "run")
     store = EpisodeStore.create(run.folder.episodes, ROBOT, exist_ok=True)
     with store.writer() as writer:
@@ -256,8 +258,8 @@ def test_a_later_label_is_what_rewards_and_nothing_else(models: Path, tmp_path: 
         writer.add(make_episode(2, success=True))
     run.learner.run(3)
     store.refresh()
-    unlabelled, _, mistyped = store.records()
-    store.label_many({unlabelled.id: False, mistyped.id: False}, "classifier")
+    unlabelled, confirmed, mistyped = store.records()
+    store.label_many({unlabelled.id: False, confirmed.id: False, mistyped.id: False}, "classifier")
 
     if when == "before a resume":
         run = Run(models, tmp_path / "run")
