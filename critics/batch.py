@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from critics.q_network import State
@@ -34,5 +35,5 @@ class CriticBatch:
     next_log_probs: Float[Tensor, "b n"] | None = None
     other_log_probs: Float[Tensor, "b k"] | None = None
     uniform: Bool[Tensor, " k"] | None = None
-    target_members: Int[Tensor, " s"] | None = None
-    penalty_members: Int[Tensor, " s"] | None = None
+    target_members: Sequence[int] | None = None
+    penalty_members: Sequence[int] | None = None

@@ -67,7 +67,7 @@ class CalQL(nn.Module):
         """(loss, info) of one batch; with a multiplier the loss holds the multiplier's own part."""
         config, head = self.config, self.q.head
         outputs = self.q(batch.state, torch.cat((batch.actions[:, None], batch.other_actions), 1))
-        targets = backup(config.backup, self.target, batch)
+        targets = backup(config.backup, self.target, batch, len(outputs))
         td_loss = config.backup.reduce(head.loss(outputs[:, :, 0], targets).mean(-1))
         values = head.values(outputs)
         gap = self.gap(values[:, :, 0], values[:, :, 1:], batch)
@@ -93,7 +93,8 @@ class CalQL(nn.Module):
         """How far the soft maximum over other actions lies above the data's, per member."""
         config = self.config
         if batch.penalty_members is not None:
-            data, others = data[batch.penalty_members], others[batch.penalty_members]
+            chosen = list(batch.penalty_members)
+            data, others = data[chosen], others[chosen]
         if config.calibrated:
             bounded = None if config.bound_uniform or batch.uniform is None else ~batch.uniform
             others = cal_ql_bound(others, batch.returns, bounded)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -63,10 +64,17 @@ class Ensemble(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(Member(state_size, action_size, hidden, outputs, bias) for _ in range(members))
 
-    def embed(self, state: Float[Tensor, "b s"]) -> Float[Tensor, "m b w"]:
-        """Every member's share of the first layer that only the state decides."""
-        return torch.stack([member.embed(state) for member in self.members])  # type: ignore[operator]  # ModuleList items are typed as Module
+    def embed(self, state: Float[Tensor, "b s"], members: Sequence[int] | None = None) -> Float[Tensor, "m b w"]:
+        """Every member's share of the first layer that only the state decides. members: these alone, and in this order."""
+        return torch.stack([member.embed(state) for member in self._chosen(members)])
 
-    def forward(self, embedded: Float[Tensor, "m b w"], actions: Float[Tensor, "b k n"]) -> Float[Tensor, "m b k o"]:
-        """Head outputs of every member and candidate."""
-        return torch.stack([member(part, actions) for member, part in zip(self.members, embedded, strict=True)])
+    def forward(
+        self, embedded: Float[Tensor, "m b w"], actions: Float[Tensor, "b k n"], members: Sequence[int] | None = None
+    ) -> Float[Tensor, "m b k o"]:
+        """Head outputs of every member and candidate. members: those that `embedded` is of."""
+        chosen = self._chosen(members)
+        return torch.stack([member(part, actions) for member, part in zip(chosen, embedded, strict=True)])
+
+    def _chosen(self, members: Sequence[int] | None) -> list[Member]:
+        every = cast(list[Member], list(self.members))
+        return every if members is None else [every[number] for number in members]

@@ -117,7 +117,8 @@ class CriticObjective:
         values = self.network.head.values(self.network(rows.state, rows.actions[:, None]))[:, :, 0]
         if isinstance(self.algorithm, MonteCarlo):
             return float((values - rows.returns).abs().mean())
-        return float((values - backup(self.config.calql.backup, self.algorithm.target, rows)).abs().mean())
+        targets = backup(self.config.calql.backup, self.algorithm.target, rows, len(values))
+        return float((values - targets).abs().mean())
 
     def parameter_norm(self) -> float:
         """Euclidean norm of the weights: where it grows without end, plasticity is lost."""
@@ -195,9 +196,10 @@ class CriticObjective:
         with torch.no_grad():
             return torch.cat((rows, self.edits(state, rows, noise).actions), 1)
 
-    def _subset(self, size: int) -> Tensor:
+    def _subset(self, size: int) -> list[int]:
         chosen = random_subset(self.config.members, size, self._rng, self.config.calql.backup.subset_replacement)
-        return torch.from_numpy(chosen)
+        numbers: list[int] = chosen.tolist()
+        return numbers
 
 
 def objective(

@@ -42,7 +42,11 @@ class QFunction(Protocol):
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
-    def __call__(self, state: State, actions: Float[Tensor, "b k e a"]) -> Float[Tensor, "m b k o"]: ...
+    def __call__(
+        self, state: State, actions: Float[Tensor, "b k e a"], members: Sequence[int] | None = None
+    ) -> Float[Tensor, "m b k o"]:
+        """Head outputs; of all members unless some are named."""
+        ...
 
 
 class QNetwork(nn.Module):
@@ -63,19 +67,23 @@ class QNetwork(nn.Module):
             head.initial_bias(),
         )
 
-    def forward(self, state: State, actions: Float[Tensor, "b k e a"]) -> Float[Tensor, "m b k o"]:
-        """Head outputs; `head.values` turns them into Q."""
-        return self._outputs(self.embed(state), actions)
+    def forward(
+        self, state: State, actions: Float[Tensor, "b k e a"], members: Sequence[int] | None = None
+    ) -> Float[Tensor, "m b k o"]:
+        """Head outputs; `head.values` turns them into Q. members: these alone, for whom alone anything is computed."""
+        return self._outputs(self.embed(state, members), actions, members)
 
-    def embed(self, state: State) -> Embedded:
+    def embed(self, state: State, members: Sequence[int] | None = None) -> Embedded:
         """The candidate-free part, once."""
         inputs = torch.cat((state.normalised, self.features.of_state(state.raw)), -1)
-        return Embedded(state.raw, self.ensemble.embed(inputs))
+        return Embedded(state.raw, self.ensemble.embed(inputs, members))
 
     def score(self, embedded: Embedded, actions: Float[Tensor, "b k e a"]) -> Float[Tensor, "m b k"]:
         """Q of every member and candidate; differentiable in the actions."""
         return self.head.values(self._outputs(embedded, actions))
 
-    def _outputs(self, embedded: Embedded, actions: Float[Tensor, "b k e a"]) -> Float[Tensor, "m b k o"]:
-        outputs: Tensor = self.ensemble(embedded.parts, self.features(embedded.raw, actions))
+    def _outputs(
+        self, embedded: Embedded, actions: Float[Tensor, "b k e a"], members: Sequence[int] | None = None
+    ) -> Float[Tensor, "m b k o"]:
+        outputs: Tensor = self.ensemble(embedded.parts, self.features(embedded.raw, actions), members)
         return outputs

@@ -62,22 +62,19 @@ class TD(nn.Module):
     def forward(self, batch: CriticBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """(loss, info) of one batch."""
         outputs = self.q(batch.state, batch.actions[:, None])[:, :, 0]
-        targets = backup(self.config, self.target, batch)
+        targets = backup(self.config, self.target, batch, len(outputs))
         loss = self.config.reduce(self.q.head.loss(outputs, targets).mean(-1))
         values = self.q.head.values(outputs).detach()
         return loss, {"td_loss": loss.detach(), "q_data": values.mean(), "target": targets.mean()}
 
 
 @torch.no_grad()
-def backup(config: TDConfig, target: QFunction, batch: CriticBatch) -> Float[Tensor, "m b"]:
-    """The targets y; carries no gradient."""
-    q = target.head.values(target(batch.next_state, batch.next_actions))
-    members = q.shape[0]
-    if batch.target_members is not None:
-        q = q[batch.target_members]
+def backup(config: TDConfig, target: QFunction, batch: CriticBatch, members: int) -> Float[Tensor, "m b"]:
+    """The targets y of so many members; carries no gradient. Of a subset, nothing of the other members is computed."""
+    q = target.head.values(target(batch.next_state, batch.next_actions, batch.target_members))
     value = next_values(q, config.members, config.actions, batch.next_log_probs, config.entropy_weight)
     targets = td_target(batch.rewards, batch.bootstrap, value)
-    return targets if targets.shape[0] == members else targets[:1].expand(members, -1)
+    return targets if batch.target_members is None else targets[:1].expand(members, -1)
 
 
 def frozen_copy(q: QFunction) -> QFunction:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class GoldenQ(nn.Module):
         self.activation = activation
         self.weights = nn.ParameterDict({name: nn.Parameter(torch.tensor(value)) for name, value in weights.items()})
 
-    def forward(self, state: State, actions: Tensor) -> Tensor:
+    def forward(self, state: State, actions: Tensor, members: Sequence[int] | None = None) -> Tensor:
         actions = actions.flatten(2)
         x = torch.cat((state.raw[:, None].expand(-1, actions.shape[1], -1), actions), -1)[None]
         for layer in (0, 1):
@@ -49,7 +49,8 @@ class GoldenQ(nn.Module):
                 x = nn.functional.layer_norm(x, x.shape[-1:], eps=1e-6)
                 x = x * self.weights[f"scale{layer}"][:, None, None] + self.weights[f"shift{layer}"][:, None, None]
             x = self.activation(x)
-        return x @ self.weights["kernel2"][:, None] + self.weights["bias2"][:, None, None]
+        outputs: Tensor = x @ self.weights["kernel2"][:, None] + self.weights["bias2"][:, None, None]
+        return outputs if members is None else outputs[list(members)]
 
 
 def twin(prefix: str = "qf", case: str = "") -> dict[str, np.ndarray]:

@@ -84,7 +84,7 @@ def make_loss(case: str) -> CalQL:
 
 @pytest.mark.parametrize("case", CASES)
 def test_targets(case: str) -> None:
-    targets = backup(backup_config(case), GoldenQ(twin("target_qf")), make_batch(case))
+    targets = backup(backup_config(case), GoldenQ(twin("target_qf")), make_batch(case), 2)
     np.testing.assert_allclose(targets.numpy(), np.stack([golden(case, "td_target")] * 2), **CLOSE)
 
 

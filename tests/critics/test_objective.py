@@ -58,6 +58,19 @@ def test_members_share_no_weights_and_no_gradients() -> None:
     assert all(p.grad is None or not p.grad.any() for m in (0, 2) for p in members[m].parameters())
 
 
+def test_of_a_subset_the_other_members_are_not_asked(frames: Frames) -> None:
+    config = tiny(members=3)
+    candidates = candidates_of(frames)
+    made = objective(config, frames, candidates)
+    batch = made.critic_batch(sampler(config, frames, candidates).sample())
+    every = made.network(batch.next_state, batch.next_actions)
+    asked: list[int] = []
+    for number, member in enumerate(made.network.ensemble.members):
+        member.register_forward_pre_hook(lambda *_, number=number: asked.append(number))
+    torch.testing.assert_close(made.network(batch.next_state, batch.next_actions, [2, 0, 2]), every[[2, 0, 2]])
+    assert asked == [2, 0, 2]
+
+
 def test_targets_follow_slowly_and_get_no_gradient(frames: Frames) -> None:
     made = run(tiny(target_rate=0.5), frames, steps=1)
     algorithm = made.algorithm
