@@ -35,7 +35,8 @@ class OnlineConfig:
     offline_share: float = 0.5
     """Share of offline transitions in each of the critic's batches. [Cal-QL, RLPD: 0.5, WSRL: 0]"""
     warmup_episodes: int = 0
-    """Episodes played before the first update. [WSRL: 5000 steps]"""
+    """Episodes played before the first update. They are due none themselves, but where the critic is a fresh one, which must have
+    learnt before it steers. [WSRL: 5000 steps]"""
     warmup_behaviour: Literal["steered", "policy"] = "steered"
     """Who plays them: the policy steered by the critic that it starts with, or the policy alone."""
     utd: float = 1.0

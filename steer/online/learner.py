@@ -152,7 +152,9 @@ class Learner:
         progress.rounds.append(ids)
         progress.control_steps += int(lengths.sum())
         progress.decisions += int(decisions.sum())
-        progress.warm_decisions += int(decisions[:warm].sum())
+        if not self._config.fresh_critic:
+            # A fresh one must learn from them: until then it would steer by chance, or worse.
+            progress.warm_decisions += int(decisions[:warm].sum())
 
     def _waiting(self, until: int) -> bool:
         """Asked while episodes come: shows how many there are; true when no more are wanted."""

@@ -18,7 +18,7 @@ class Progress:
     control_steps: int = 0
     decisions: int = 0
     warm_decisions: int = 0
-    """Of these, the ones of the warm-up, which earn no updates."""
+    """Of these, the ones of a warm-up that earn no updates."""
     critic_updates: int = 0
     edit_updates: int = 0
     policy_updates: int = 0

@@ -141,6 +141,13 @@ def test_of_a_round_that_goes_beyond_the_warm_up_the_rest_is_learnt_from(models:
     assert [r.critic_updates for r in run.rounds] == [8, 28]
 
 
+def test_a_fresh_critic_learns_from_the_warm_up_before_it_steers(models: Path, tmp_path: Path) -> None:
+    run = Run(models, tmp_path / "run", warmup_episodes=2, warmup_behaviour="policy", fresh_critic=True)
+    run.learner.run(4)
+    assert [r.critic_updates for r in run.rounds] == [8, 16]
+    assert [steered for _, _, steered in run.source.asked] == [False, True]
+
+
 def test_every_episode_and_update_is_shown(models: Path, tmp_path: Path) -> None:
     run = Run(models, tmp_path / "run", save_every=500)
     run.learner.run(2)
