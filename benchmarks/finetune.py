@@ -92,8 +92,9 @@ class Arguments:
             return {"shift": {name: self._curve(f"shift-{name}", self.demos[0], flags, (0, 75, 300), cells)}}
         points = (0, 75, 150, 300)
         if name == TOKENS:
-            flags = [*METHODS["calql+pa-rl"], "--policy", self.tokens]
-            return {name: self._curve(name, self.demos[0], flags, points, cells)}
+            # Its updates take by far the longest, and what they are worth shows early.
+            flags = [*METHODS["calql+pa-rl"], "--policy", self.tokens, "--episodes", 150, "--robot-minutes", 0]
+            return {name: self._curve(name, self.demos[0], flags, (0, 75, 150), cells)}
         if name != DEFAULT:
             return {name: self._curve(name, self.demos[0], METHODS[name], points, cells)}
         curves = [

@@ -85,7 +85,7 @@ def measure(arguments: Arguments) -> dict[str, Any]:
     transitions = replay.sampler(start.transitions, config.critic_batch_size, 0)
     assert replay.online is not None
     refiner = registry.refiner(config.refine, critic.critic())
-    chunks = policy_sampler(config, rows, replay.online, critic.critic(), refiner, start.chunks, 0)
+    chunks = policy_sampler(config, rows, replay, critic.critic(), refiner, start.chunks, 0)
     if chunks is None:
         raise ConfigError(f"{arguments.offline}: no episode succeeded, there is nothing to imitate")
     times = take_turns(

@@ -69,6 +69,9 @@ class OnlineConfig:
     """pa-rl: the refiner that moves the best candidate uphill; empty: the best candidate itself. [10 steps of 3e-4]"""
     target_states: int = 8192
     """pa-rl: states per round, drawn from all online ones, whose better actions the policy is fitted to."""
+    rehearse_below: int = 1000
+    """Online chunks to learn from, below which those of successful offline episodes fill up the policy's batches in proportion: so
+    few would be memorised, and all else forgotten. 0: never."""
     edit_scale: float = 0.03
     """edit: how far any number of a chunk is moved at most, where every axis spans [-1, 1]. Where it reaches farther than the
     critic knows, edits look good and fail. [EXPO: chosen per task]"""
@@ -88,7 +91,15 @@ class OnlineConfig:
     def __post_init__(self) -> None:
         for name in ("base_samples", "student_samples", "round_episodes", "target_states"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("members", "target_subset", "warmup_episodes", "batch_size", "policy_batch_size", "proposal_seed"):
+        for name in (
+            "members",
+            "target_subset",
+            "warmup_episodes",
+            "batch_size",
+            "policy_batch_size",
+            "proposal_seed",
+            "rehearse_below",
+        ):
             self._require(name, getattr(self, name) >= 0, "0 or more")
         for name in (
             "learning_rate",

@@ -6,13 +6,15 @@ pa-rl     the proposal that the critic likes best, moved uphill on Q (PA-RL, arX
 Beside success, what a person did is imitated whatever became of the episode: it is a correction, and the mistake before it was not
 the person's. Chunks in which the robot stood still for want of a decision are nobody's and never imitated.
 
+Few chunks would be memorised and all else forgotten: until there are enough of them, what succeeded offline fills up the batches.
+
 Nothing here knows a family: it gets recorded chunks (`ChunkBatch`), with other `actions` where these are improved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, Protocol
 
@@ -25,7 +27,7 @@ from steer.data.sampling import ChunkBatch, join_chunks
 from steer.errors import ConfigError
 from steer.observation import Batch
 from steer.online.config import OnlineConfig
-from steer.online.replay import Data
+from steer.online.replay import Data, Replay
 from steer.refiner import Refiner
 from steer.selection import reduce_scores
 from steer.spec import Array
@@ -44,31 +46,75 @@ MakeChunks = Callable[[int, Frames, int], ChunkSource]
 """Chunks of so many rows per batch, from these frames, with this seed."""
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Chunks of one kind: those at `index` of the frames, with other actions where there are `targets`. number: of its stream."""
+
+    number: int
+    frames: Frames
+    index: Int[np.ndarray, " n"]
+    weights: Float[np.ndarray, " n"] | None = None
+    targets: Float[np.ndarray, "n h a"] | None = None
+
+
 def policy_sampler(
     config: OnlineConfig,
     rows: int,
-    online: Data,
+    replay: Replay,
     critic: Critic,
     refiner: Refiner | None,
     make: MakeChunks,
     seed: int,
 ) -> Sampler | None:
     """The batches of `rows` chunks that this round's policy updates learn from; None where there is nothing to learn from yet."""
-    frames = online.frames
-    executed, weights = imitable(frames, online.proposals.shape[2], config.intervention_weight)
-    imitates = config.imitates and len(executed) > 0
-    parts: list[Sampler] = []
-    if imitates:
-        share = rows - rows // 2 if config.climbs else rows
-        parts.append(ChosenChunks(make(1, frames, seed), executed, share, seed, weights=weights))
+    assert replay.online is not None
+    parts = _online_parts(config, replay.online, critic, refiner, seed)
+    if not parts:
+        return None
+    rehearsed = _rehearsed(rows - len(parts), max(len(part.index) for part in parts), config.rehearse_below)
+    past = _successes(2, replay.offline, config) if rehearsed else None
+    shares = _shares(rows - rehearsed if past else rows, len(parts))
+    if past:
+        parts, shares = [*parts, past], [*shares, rehearsed]
+    # Their rows are joined: all have weights, or none.
+    weighted = any(part.weights is not None for part in parts)
+    return _Joined([_drawn(part, share, weighted, make, seed) for part, share in zip(parts, shares, strict=True)])
+
+
+def _online_parts(
+    config: OnlineConfig, online: Data, critic: Critic, refiner: Refiner | None, seed: int
+) -> list[_Part]:
+    """What the online episodes teach."""
+    parts = []
+    if config.imitates and (executed := _successes(0, online, config)):
+        parts.append(executed)
     if config.climbs:
-        index = _states(frames, config.target_states, seed)
-        targets = better_chunks(online, index, critic, refiner)
-        share = rows // 2 if imitates else rows
-        # Batches are joined: both halves have weights, or neither.
-        ones = None if weights is None or not imitates else np.ones(len(index), np.float32)
-        parts.append(ChosenChunks(make(1, frames, seed), index, share, seed + 1, targets, ones))
-    return _Joined(parts) if parts else None
+        index = _states(online.frames, config.target_states, seed)
+        parts.append(_Part(1, online.frames, index, targets=better_chunks(online, index, critic, refiner)))
+    return parts
+
+
+def _successes(number: int, data: Data | None, config: OnlineConfig) -> _Part | None:
+    """What is worth imitating of these data; None where nothing is."""
+    if data is None:
+        return None
+    index, weights = imitable(data.frames, data.proposals.shape[2], config.intervention_weight)
+    return _Part(number, data.frames, index, weights) if len(index) else None
+
+
+def _rehearsed(rows: int, known: int, enough: int) -> int:
+    """Rows of a batch that what happened offline fills up, where so many chunks are known online."""
+    return round(rows * max(0.0, 1 - known / enough)) if enough else 0
+
+
+def _shares(rows: int, parts: int) -> list[int]:
+    """Rows of each part, alike; the first ones take what is over."""
+    return [rows // parts + (number < rows % parts) for number in range(parts)]
+
+
+def _drawn(part: _Part, rows: int, weighted: bool, make: MakeChunks, seed: int) -> ChosenChunks:
+    weights = np.ones(len(part.index), np.float32) if weighted and part.weights is None else part.weights
+    return ChosenChunks(make(1, part.frames, seed), part.index, rows, seed + part.number, part.targets, weights)
 
 
 def imitable(

@@ -200,7 +200,7 @@ class Learner:
         sampler = policy_sampler(
             config,
             self._start.policy_batch_size,
-            self._replay.online,
+            self._replay,
             critic,
             refiner,
             self._start.chunks,

@@ -16,7 +16,7 @@ from steer.data.store import EpisodeStore
 from steer.observation import Batch
 from steer.online.config import Improve, OnlineConfig
 from steer.online.improve import better_chunks, imitable, policy_sampler
-from steer.online.replay import Data
+from steer.online.replay import Data, Replay
 from steer.spec import Array
 from tests.fakes import ROBOT, FakeCritic
 from tests.online.toys import make_episode
@@ -36,6 +36,12 @@ def online(tmp_path: Path) -> Data:
 
 def chunks(rows: int, frames: object, seed: int) -> ChunkSampler:
     return ChunkSampler(frames, 4, 1, rows, seed)  # type: ignore[arg-type]  # Frames
+
+
+def replay(online: Data, offline: Data | None = None) -> Replay:
+    made = Replay(offline, 0.5)
+    made.grow(online)
+    return made
 
 
 def q(critic: object, data: Data, index: Array, actions: Array) -> Array:
@@ -68,7 +74,7 @@ def test_without_a_refiner_it_is_one_of_the_proposals_or_what_was_done(online: D
 
 
 def test_only_successful_episodes_are_imitated(online: Data) -> None:
-    sampler = policy_sampler(OnlineConfig(), 64, online, FakeCritic(), None, chunks, 0)
+    sampler = policy_sampler(OnlineConfig(), 64, replay(online), FakeCritic(), None, chunks, 0)
     assert sampler is not None
     # Successful toys step by +0.05, failed ones by -0.05.
     assert (sampler.sample().actions == np.float32(0.05)).all()
@@ -76,7 +82,7 @@ def test_only_successful_episodes_are_imitated(online: Data) -> None:
 
 def test_both_share_a_batch(online: Data) -> None:
     config = OnlineConfig(improve="both")
-    sampler = policy_sampler(config, 9, online, FakeCritic(), None, chunks, 0)
+    sampler = policy_sampler(config, 9, replay(online), FakeCritic(), None, chunks, 0)
     assert sampler is not None
     batch = sampler.sample()
     assert batch.actions.shape == (9, 4, 3)
@@ -93,14 +99,14 @@ def test_before_the_first_success_there_is_nothing_to_imitate(
 ) -> None:
     failed = Data(online.frames.subset([1, 2]), online.proposals[online.frames.rows([1, 2])])
     config = OnlineConfig(improve=improve)
-    sampler = policy_sampler(config, 8, failed, FakeCritic(), None, chunks, 0)
+    sampler = policy_sampler(config, 8, replay(failed), FakeCritic(), None, chunks, 0)
     assert (sampler is not None) == learns
     assert sampler is None or len(sampler.sample().actions) == 8
 
 
 def test_targets_are_found_for_so_many_states_at_most(online: Data) -> None:
     config = OnlineConfig(improve="pa-rl", target_states=3)
-    sampler = policy_sampler(config, 64, online, FakeCritic(), None, chunks, 0)
+    sampler = policy_sampler(config, 64, replay(online), FakeCritic(), None, chunks, 0)
     assert sampler is not None
     assert len(np.unique(sampler.sample().actions.reshape(64, -1), axis=0)) <= 3
 
@@ -121,7 +127,7 @@ def test_a_persons_chunks_are_imitated_in_failed_episodes_too_and_weigh_more(onl
     assert set(weights.tolist()) == {1.0, 3.0}
 
     config = OnlineConfig(intervention_weight=3.0, improve="both")
-    sampler = policy_sampler(config, 256, data, FakeCritic(), None, chunks, 0)
+    sampler = policy_sampler(config, 256, replay(data), FakeCritic(), None, chunks, 0)
     assert sampler is not None
     batch = sampler.sample()
     assert batch.weights is not None
@@ -154,8 +160,48 @@ def test_a_held_step_is_nobodys_action(online: Data) -> None:
 
 
 def test_without_interventions_the_stream_is_that_of_the_successful_episodes(online: Data) -> None:
-    sampler = policy_sampler(OnlineConfig(), 32, online, FakeCritic(), None, chunks, 5)
+    sampler = policy_sampler(OnlineConfig(), 32, replay(online), FakeCritic(), None, chunks, 5)
     assert sampler is not None
     batch, plain = sampler.sample(), chunks(32, online.frames.subset([0, 3]), 5).sample()
     assert batch.weights is None
     np.testing.assert_array_equal(batch.arrays["state"], plain.arrays["state"])
+
+
+def elsewhere(online: Data, success: bool) -> Data:
+    """Episodes whose steps tell that they are offline ones."""
+    frames = online.frames
+    actions, outcomes = np.full_like(frames.actions, 0.02), np.full_like(frames.success, success)
+    return Data(replace(frames, actions=actions, success=outcomes), online.proposals)
+
+
+@pytest.mark.parametrize(
+    ("enough", "offline_succeeded", "rehearsed"), [(64, True, 47), (16, True, 0), (0, True, 0), (64, False, 0)]
+)
+def test_where_few_chunks_are_known_offline_successes_are_rehearsed(
+    online: Data, enough: int, offline_succeeded: bool, rehearsed: int
+) -> None:
+    # 16 chunks of successful episodes.
+    both = replay(online, elsewhere(online, offline_succeeded))
+    sampler = policy_sampler(OnlineConfig(rehearse_below=enough), 64, both, FakeCritic(), None, chunks, 0)
+    assert sampler is not None
+    actions = sampler.sample().actions
+    assert (actions == np.float32(0.02)).all((1, 2)).sum() == rehearsed
+    assert (actions == np.float32(0.05)).all((1, 2)).sum() == 64 - rehearsed
+    kept = sampler.state()
+    expected = sampler.sample().actions
+    sampler.restore(kept)
+    np.testing.assert_array_equal(sampler.sample().actions, expected)
+
+
+def test_a_persons_weight_goes_with_rehearsed_chunks_too(online: Data) -> None:
+    corrected = flagged(online, "intervention", [2, 3, 4, 5])
+    config = OnlineConfig(rehearse_below=64, improve="both")
+    sampler = policy_sampler(config, 64, replay(corrected, elsewhere(online, True)), FakeCritic(), None, chunks, 0)
+    assert sampler is not None
+    assert set(sampler.sample().weights.tolist()) == {1.0, 2.0}
+
+
+def test_what_never_succeeded_online_is_not_made_up_for_offline(online: Data) -> None:
+    failed = Data(online.frames.subset([1, 2]), online.proposals[online.frames.rows([1, 2])])
+    both = replay(failed, elsewhere(online, True))
+    assert policy_sampler(OnlineConfig(), 64, both, FakeCritic(), None, chunks, 0) is None
