@@ -92,9 +92,9 @@ class Arguments:
             return {"shift": {name: self._curve(f"shift-{name}", self.demos[0], flags, (0, 75, 300), cells)}}
         points = (0, 75, 150, 300)
         if name == TOKENS:
-            # Its updates take by far the longest, and what they are worth shows early.
+            # Its updates and decisions take by far the longest, and what they are worth shows early.
             flags = [*METHODS["calql+pa-rl"], "--policy", self.tokens, "--episodes", 150, "--robot-minutes", 0]
-            return {name: self._curve(name, self.demos[0], flags, (0, 75, 150), cells)}
+            return {name: self._curve(name, self.demos[0], flags, (0, 150), cells, self.starts)}
         if name != DEFAULT:
             return {name: self._curve(name, self.demos[0], METHODS[name], points, cells)}
         curves = [
@@ -104,7 +104,7 @@ class Arguments:
         return {name: curves[0], "seeds": curves}
 
     def _curve(
-        self, name: str, demo: Path, flags: Sequence[object], points: Sequence[int], cells: Cells
+        self, name: str, demo: Path, flags: Sequence[object], points: Sequence[int], cells: Cells, last_starts: int = 0
     ) -> dict[str, Any]:
         """Episodes -> success; see `steer.cli.curve.summary`. flags: of `steer finetune`; the last of two holds."""
         run = self.work / name
@@ -114,7 +114,8 @@ class Arguments:
             going_on = ("--resume",) if (run / "run.json").exists() else ()
             cells.steer(f"{name}-finetune", ["finetune", *models, *limits, "--out", run, *flags, *going_on])
         # All methods start from the same models, whose episodes are played once.
-        measured = ("--episodes", self.starts, "--last-episodes", self.last_starts, "--played", self.work / "played")
+        last = last_starts or self.last_starts
+        measured = ("--episodes", self.starts, "--last-episodes", last, "--played", self.work / "played")
         cells.steer(f"{name}-curve", ["curve", run, "--at", *points, *measured])
         lines = (self.work / f"{name}-curve.log").read_text().splitlines()
         curve: dict[str, Any] = json.loads(next(line for line in reversed(lines) if line.startswith("{")))
