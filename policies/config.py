@@ -42,7 +42,10 @@ class TrainingConfig:
     grad_clip: float = 1.0
     """Largest global gradient norm. [none]"""
     ema_decay: float = 0.999
-    """Average of the weights that is served: decay min(this, (1 + k) / (10 + k)) at update k. [0.9999]"""
+    """Average of the weights that is served: its decay. [0.9999]"""
+    ema_warmup: bool = True
+    """Decay by min(ema_decay, (1 + k) / (10 + k)) at update k, which forgets the weights drawn by chance; off where these are good
+    ones already."""
 
     def __post_init__(self) -> None:
         self.require_positive("horizon", "window", "image_features", "steps", "batch_size")

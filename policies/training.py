@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from steer.data.sampling import ChunkBatch
 
 C = TypeVar("C", bound=TrainingConfig)
+# So many updates after which the warm-up of an average has no more to say.
+_WARM = 1_000_000
 
 
 class ChunkObjective(Generic[C]):
@@ -60,8 +62,6 @@ class ChunkObjective(Generic[C]):
 
         Raises `SpecError` where the robot does not fit, and `CheckpointError` where `start` does not.
         """
-        from diffusers.training_utils import EMAModel
-
         self.config = config
         if start is None:
             self.spec = self.make_spec(frames)
@@ -78,7 +78,7 @@ class ChunkObjective(Generic[C]):
         self.optimizer: Any = torch.optim.AdamW(
             self._trained(), config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
-        self.ema: Any = EMAModel(self._trained(), decay=config.ema_decay, foreach=True)
+        self.ema = self.make_average()
         # Noise is drawn on the CPU whatever the device: the same run everywhere, up to rounding.
         self.generator = torch.Generator().manual_seed(seed)
         self._updates = 0
@@ -88,6 +88,15 @@ class ChunkObjective(Generic[C]):
     def make_network(self) -> nn.Module:
         """The network for `config`, `spec` and `transforms`, freshly drawn from torch's global generator."""
         raise NotImplementedError
+
+    def make_average(self) -> Any:
+        """A new average of what is trained."""
+        from diffusers.training_utils import EMAModel
+
+        average = EMAModel(self._trained(), decay=self.config.ema_decay, foreach=True)
+        if not self.config.ema_warmup:
+            average.optimization_step = _WARM
+        return average
 
     def draw(self, actions: Float[Tensor, "b h a"]) -> tuple[Tensor, ...]:
         """What the loss needs beside the data, one row per chunk, from `generator`: noise, times."""

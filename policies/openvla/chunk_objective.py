@@ -48,15 +48,13 @@ class TokenChunkObjective(ChunkObjective[TokenChunkConfig]):
 
     def _adapt(self, seed: int) -> None:
         """Adapters, and an optimiser and an average of them alone."""
-        from diffusers.training_utils import EMAModel
-
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             add_adapters(self.network, self.network.language_model, self.config.lora_rank)
         self.optimizer = torch.optim.AdamW(
             self._trained(), self.config.learning_rate, weight_decay=self.config.weight_decay, fused=True
         )
-        self.ema = EMAModel(self._trained(), decay=self.config.ema_decay, foreach=True)
+        self.ema = self.make_average()
 
     def _averaged(self) -> Mapping[str, Tensor]:
         averaged = super()._averaged()

@@ -56,7 +56,8 @@ class OnlineConfig:
     """Constant; 0: the rate that the policy was trained with. Lower ones stay close to what it did before, its mistakes among it.
     [PA-RL: diffusion 5e-5, tokens 1e-4, OpenVLA 2e-5]"""
     policy_average: float = 0.999
-    """Exponential average of the weights that is played and published."""
+    """Decay of the average of the weights that is played and published. It begins as the policy was, so that few updates move it
+    little."""
     base_samples: int = 8
     """Candidates of the frozen policy that the run starts with, per state. They keep the critic's maximum honest."""
     student_samples: int = 8

@@ -69,6 +69,7 @@ class Start:
             batch_size=config.policy_batch_size or policy_config.batch_size,
             learning_rate=config.policy_learning_rate or policy_config.learning_rate,
             ema_decay=config.policy_average,
+            ema_warmup=False,
             warmup_steps=0,
             final_rate=1.0,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from diffusers.training_utils import EMAModel
 
@@ -25,3 +27,15 @@ def test_it_is_the_exponential_average_of_diffusers() -> None:
         torch.testing.assert_close(ours, its, rtol=1e-5, atol=1e-7)
         assert not torch.equal(ours, newest)
     assert objective.ema.state_dict()["optimization_step"] == expected.state_dict()["optimization_step"] == 15
+
+
+def test_without_warm_up_a_few_updates_move_it_little() -> None:
+    data = toys.random_frames()
+    config = replace(toys.SMALL, ema_decay=0.9, ema_warmup=False)
+    objective, sampler = DiffusionObjective(config, data), ChunkSampler(data, 4, 1, 64, 0)
+    before = [parameter.detach().clone() for parameter in objective.network.parameters()]
+    objective.step(sampler.sample())
+
+    moved = zip(objective.ema.shadow_params, before, objective.network.parameters(), strict=True)
+    for ours, was, newest in moved:
+        torch.testing.assert_close(ours, torch.lerp(was, newest, 0.1), rtol=1e-4, atol=1e-7)
