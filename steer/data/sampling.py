@@ -72,15 +72,16 @@ def join_transitions(first: Transitions, second: Transitions) -> Transitions:
 
 
 def join_chunks(first: ChunkBatch, second: ChunkBatch) -> ChunkBatch:
-    """The rows of both. Raises `SpecError` where only one of them has weights or tasks."""
-    if (first.weights is None) != (second.weights is None) or bool(first.tasks) != bool(second.tasks):
-        raise SpecError("only one of two batches has weights or tasks: give them to both")
+    """The rows of both; where only one has tasks, those of the other are empty. Raises `SpecError` where only one has weights."""
+    if (first.weights is None) != (second.weights is None):
+        raise SpecError("only one of two batches has weights: give them to both")
+    tasks = [batch.tasks or (Task(),) * len(batch.mask) for batch in (first, second)]
     weights = None if first.weights is None or second.weights is None else np.append(first.weights, second.weights)
     return ChunkBatch(
         {key: np.concatenate([value, second.arrays[key]]) for key, value in first.arrays.items()},
         np.concatenate([first.mask, second.mask]),
         np.concatenate([first.actions, second.actions]),
-        first.tasks + second.tasks,
+        tasks[0] + tasks[1] if first.tasks or second.tasks else (),
         weights,
     )
 

@@ -22,11 +22,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from steer.errors import ConfigError
 from steer.files import write_text
 from steer.online.settings import read_settings
 from steer.training.state import latest_step
 
+_log = structlog.get_logger(__name__)
 _OURS = (
     *("run.json", "learner.lock", "episodes", "proposals", "training", "versions"),
     *("current.json", "refused.json", "rounds.jsonl", "logs", "curve"),
@@ -117,8 +120,19 @@ class OnlineFolder:
 
 
 def _check_same(was: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
-    """Raise `ConfigError` naming every setting that differs."""
-    names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
-    if names:
-        told = "; ".join(f"{name} was {was.get(name)!r}, now {now.get(name)!r}" for name in sorted(names))
-        raise ConfigError(f"{path}: this run was started with other settings ({told}): resume with its own")
+    """Raise `ConfigError` naming every setting that differs. One that the run's version did not have yet may be anything."""
+    had, has = dict(_flat(was)), dict(_flat(now))
+    told = [f"{name} was {had[name]!r}, now {has.get(name)!r}" for name in sorted(had) if had[name] != has.get(name)]
+    if told:
+        raise ConfigError(f"{path}: this run was started with other settings ({'; '.join(told)}): resume with its own")
+    for name in sorted(set(has) - set(had)):
+        _log.warning("the run is older than a setting", setting=name, goes_on_with=has[name])
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """("config.utd", 1.0), ...: the settings within settings by their paths."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from store_toys import ROBOT, make_episode
 
 from steer.data import ChunkSampler, EpisodeStore, Frames, TransitionSampler, load_frames
+from steer.data.sampling import join_chunks
 from steer.errors import ConfigError, SpecError
 from steer.observation import Task
 
@@ -178,3 +179,13 @@ def test_settings_and_candidates_that_do_not_fit(frames: Frames) -> None:
         ChunkSampler(frames, 0, 1, 8, 0)
     with pytest.raises(ConfigError, match="batch_size"):
         ChunkSampler(frames, 1, 1, 0, 0)
+
+
+def test_joined_chunks_without_a_task_get_an_empty_one(frames: Frames) -> None:
+    named = replace(frames, tasks=(Task("stack"),) * len(frames.lengths))
+    without, with_task = (ChunkSampler(part, 2, 1, 2, 0).sample() for part in (frames, named))
+    assert join_chunks(without, without).tasks == ()
+    assert join_chunks(without, with_task).tasks == (Task(), Task(), Task("stack"), Task("stack"))
+    assert join_chunks(with_task, without).tasks == (Task("stack"), Task("stack"), Task(), Task())
+    with pytest.raises(SpecError, match="weights"):
+        join_chunks(without, replace(without, weights=np.ones(2, np.float32)))

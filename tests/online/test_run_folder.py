@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from steer.errors import ConfigError
 from steer.online.run_folder import OnlineFolder
@@ -44,3 +45,20 @@ def test_to_overwrite_removes_what_a_run_wrote(tmp_path: Path) -> None:
 
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
     assert read_settings(tmp_path) == {"seed": 2}
+
+
+def test_settings_that_differ_are_named_and_no_others(tmp_path: Path) -> None:
+    run = OnlineFolder(tmp_path)
+    run.claim({"seed": 1, "env": "a", "config": {"utd": 1.0, "members": 0}}, resume=False, overwrite=False)
+    with pytest.raises(
+        ConfigError, match=r"other settings \(config\.utd was 1\.0, now 4\.0; seed was 1, now 2\): resume"
+    ):
+        run.check({"seed": 2, "env": "a", "config": {"utd": 4.0, "members": 0}}, resume=True, overwrite=False)
+
+
+def test_a_run_that_is_older_than_a_setting_goes_on(tmp_path: Path) -> None:
+    run = OnlineFolder(tmp_path)
+    run.claim({"seed": 1, "config": {"utd": 1.0}}, resume=False, overwrite=False)
+    with capture_logs() as logs:
+        run.check({"seed": 1, "config": {"utd": 1.0, "new": 5}}, resume=True, overwrite=False)
+    assert [(log["setting"], log["goes_on_with"]) for log in logs] == [("config.new", 5)]
