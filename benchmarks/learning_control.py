@@ -42,7 +42,7 @@ from steer.client.steering_client import SteeringClient
 from steer.client.timing import TickStatistics
 from steer.data.store import EpisodeStore
 from steer.errors import UnavailableError
-from steer.online.live import read_rounds
+from steer.online.progress import read_rounds
 from steer.online.publish import Versions
 from steer.wire import Execution
 

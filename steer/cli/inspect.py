@@ -1,4 +1,4 @@
-"""`steer inspect PLACE`: what a checkpoint (ours or a published one), an episode store or an environment says of itself."""
+"""`steer inspect PLACE`: what a checkpoint (ours or a published one), an episode store, a run or an environment says of itself."""
 
 from __future__ import annotations
 
@@ -24,16 +24,20 @@ from steer.errors import CheckpointError, ConfigError
 from steer.files import write_text
 from steer.model_name import ModelName
 from steer.observation import ObservationSpec
+from steer.online.progress import read_rounds
+from steer.online.publish import Versions
+from steer.online.refused import playable, refused
+from steer.online.settings import read_settings
 from steer.robot import RobotSpec, write_robot
 from steer.serial import from_json, to_json
 
 
 @dataclass(frozen=True)
 class Inspect:
-    """Print what a checkpoint says of itself, and what it leaves open; or the content of an episode store."""
+    """Print what a checkpoint says of itself, and what it leaves open; or the content of an episode store; or how far a run is."""
 
     place: Annotated[str, tyro.conf.Positional] = ""
-    """A checkpoint folder, a model's name (openvla:PATH?unnorm_key=bridge_orig), or an episode store."""
+    """A checkpoint folder, a model's name (openvla:PATH?unnorm_key=bridge_orig), an episode store, or a run of steer finetune."""
     env: str = ""
     """A gymnasium environment instead: print the robot that its spaces describe."""
     draft: Path | None = None
@@ -46,9 +50,11 @@ class Inspect:
         if self.env:
             self._environment(console)
         elif not self.place:
-            raise ConfigError("nothing to inspect: give a checkpoint folder, an episode store, or --env ID")
+            raise ConfigError("nothing to inspect: give a checkpoint folder, an episode store, a run, or --env ID")
         elif (Path(self.place) / "store.json").exists() or is_replay_buffer(Path(self.place)):
             _store(console, EpisodeStore.open(Path(self.place)), self.json)
+        elif (Path(self.place) / "run.json").exists():
+            _run(console, Path(self.place), self.json)
         else:
             self._model(console)
 
@@ -169,6 +175,31 @@ def _store(console: Console, store: EpisodeStore, as_json: bool) -> None:
         return
     console.print(_pairs("episode store", summary))
     _robot(console, store.robot)
+
+
+def _run(console: Console, run: Path, as_json: bool) -> None:
+    """How a run of `steer finetune` was started, how far it is, and which version is served."""
+    settings, rounds, unwanted = read_settings(run), read_rounds(run / "rounds.jsonl"), refused(run)
+    numbers = Versions(run).numbers()
+    served = playable(run, numbers[-1]) if numbers else None
+    if as_json:
+        print(json.dumps({"settings": settings, "rounds": rounds, "refused": unwanted, "served": served}))
+        return
+    console.print(_pairs(f"run {run}", {name: value for name, value in settings.items() if name != "config"}))
+    table = Table(title="versions", title_justify="left")
+    for column in ("version", "episodes", "robot min", "success", "last 50", "clock min", ""):
+        table.add_column(column, justify="right" if column else "left")
+    for told in rounds:
+        number = told["version"]
+        figures = (told["robot_minutes"], told["success"], told["rolling_success"], told["seconds"] / 60)
+        shown = [f"{value:.{digits}f}" for value, digits in zip(figures, (1, 2, 2, 1), strict=True)]
+        note = "refused" if number in unwanted else "served" if number == served else ""
+        table.add_row(str(number), str(told["episodes"]), *shown, note)
+    console.print(table)
+    for number, why in unwanted.items():
+        console.print(f"version {number} is refused: {why}", markup=False)
+    if served == 0:
+        console.print("served: version 0, the models that the run started with")
 
 
 def _robot(console: Console, robot: RobotSpec) -> None:

@@ -144,7 +144,11 @@ def account(uploads: Uploads) -> str:
     counts, left = uploads.counts, len(uploads.left())
     if not (left or counts["sent"] or counts["labels"]):
         return f"the server at {uploads.address} has every segment already"
-    labels = f" and {counts['labels']} labels" if counts["labels"] else ""
+    labels = f" and {_counted(counts['labels'], 'label')}" if counts["labels"] else ""
     why = ", ".join(f"{number} {why}" for why, number in uploads.passed_over.items())
-    sent = f"uploaded {counts['sent']} segments{labels} to {uploads.address}, {left} are left"
+    sent = f"uploaded {_counted(counts['sent'], 'segment')}{labels} to {uploads.address}, {left} left"
     return f"{sent} ({why})" if why else sent
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

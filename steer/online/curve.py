@@ -26,7 +26,7 @@ from steer.evaluation.setup import Setup
 from steer.evaluation.statistics import Estimate, paired_difference
 from steer.evaluation.summary import rate
 from steer.files import write_text
-from steer.online.live import read_rounds
+from steer.online.progress import read_rounds
 from steer.online.publish import Versions
 from steer.serial import to_json
 

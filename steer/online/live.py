@@ -95,13 +95,6 @@ class LiveRun:
         return Group(table, Text(self._doing, style="dim"))
 
 
-def read_rounds(path: Path) -> list[dict[str, object]]:
-    """The lines of a run's rounds.jsonl; one that was cut off by a kill is passed over."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
-
-
 def _drop_after(path: Path, known: int) -> None:
     """Keep so many lines, all of them whole."""
     text = path.read_text() if path.exists() else ""

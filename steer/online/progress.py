@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 Phase = Literal["gather", "critic", "edit", "policy"]
@@ -72,3 +74,10 @@ class Round:
     seconds: float
     """Wall time since the start of the run."""
     metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def read_rounds(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's rounds.jsonl, each a `Round` as JSON; one that was cut off by a kill is passed over."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]

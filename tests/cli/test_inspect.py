@@ -13,6 +13,7 @@ from policies.lerobot.features import Sidecar
 from policies.openvla import load as load_openvla
 from steer.cli.main import main
 from steer.model_name import ModelName
+from steer.online.refused import refuse
 from steer.robot import read_robot
 from steer.serial import from_json
 from tests.critics.vgps.toys import DIRECTORY_FORM, FILE_FORM
@@ -134,3 +135,27 @@ def test_a_missing_tensor_is_found_without_loading(tmp_path: Path, capsys: pytes
     tensors.pop("language_model.lm_head.weight")
     save_file(tensors, shard)
     assert "1 missing ['language_model.lm_head.weight']" in refused(capsys, f"openvla:{folder}")
+
+
+def test_a_run_says_how_far_it_is_and_what_is_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"policy": "demo/policy", "config": {"utd": 1.0}}))
+    assert told(capsys, str(tmp_path))["served"] is None
+    for number in range(3):
+        (tmp_path / "versions" / f"{number:06d}").mkdir(parents=True)
+    told_of = {"robot_minutes": 1.25, "success": 0.5, "rolling_success": 0.75, "seconds": 90.0}
+    lines = [json.dumps({"version": number, "episodes": 25 * number, **told_of}) for number in (1, 2)]
+    (tmp_path / "rounds.jsonl").write_text("\n".join(lines) + "\n")
+    refuse(tmp_path, 2, "drops [the] cube")
+
+    found = told(capsys, str(tmp_path))
+    assert (found["served"], found["refused"]) == (1, {"2": "drops [the] cube"})
+    assert [line["episodes"] for line in found["rounds"]] == [25, 50]
+    main(["inspect", str(tmp_path)])
+    shown = capsys.readouterr().out
+    assert "demo/policy" in shown
+    assert "served" in shown
+    assert "version 2 is refused: drops [the] cube" in shown
+
+    refuse(tmp_path, 1, "is slow")
+    main(["inspect", str(tmp_path)])
+    assert "served: version 0" in capsys.readouterr().out

@@ -39,7 +39,7 @@ def test_segments_and_labels_arrive_and_are_not_sent_again(tmp_path: Path) -> No
     store = recorded(tmp_path / "robot", [1.0, 2.0])
     with experience_server(tmp_path / "server") as address:
         first = send_all(store.path, address)
-        assert (first.counts["sent"], account(first)) == (2, f"uploaded 2 segments to {address}, 0 are left")
+        assert (first.counts["sent"], account(first)) == (2, f"uploaded 2 segments to {address}, 0 left")
         recorded(store.path, [3.0])
         store.refresh()
         store.label("000001-000/0", True, "key")
@@ -106,7 +106,7 @@ def test_a_truncated_segment_is_passed_over_and_said_once(tmp_path: Path) -> Non
     assert (uploads.counts["sent"], uploads.counts["damaged"]) == (2, 1)
     (said,) = [line for line in logs if line["log_level"] == "error"]
     assert "000001-000 is damaged (rewards/c/0 has 3 bytes" in said["reason"]
-    assert account(uploads) == f"uploaded 2 segments to {address}, 1 are left (1 damaged)"
+    assert account(uploads) == f"uploaded 2 segments to {address}, 1 left (1 damaged)"
     assert values(tmp_path / "server") == [1.0, 3.0]
 
 
@@ -147,7 +147,7 @@ def test_a_store_that_was_refused_is_never_called_complete(tmp_path: Path, capsy
     (left,) = [line for line in logs if line["event"] == "segments are left to upload"]
     assert (left["segments"], left["refused"]) == (1, 1)
     said = capsys.readouterr().err
-    assert f"uploaded 0 segments to {address}, 1 are left (1 refused)" in said
+    assert f"uploaded 0 segments to {address}, 1 left (1 refused)" in said
     assert "error: 1 segments of" in said
     assert "already" not in said
 
@@ -226,7 +226,7 @@ def test_the_command_sends_what_was_left(tmp_path: Path, capsys: pytest.CaptureF
         os.truncate(store.path / "segments/000001-000/manifest.json", 3)
         recorded(store.path, [3.0])
         main(["upload", str(store.path), "--server", address])
-        assert "uploaded 1 segments" in capsys.readouterr().err
+        assert "uploaded 1 segment " in capsys.readouterr().err
     assert values(tmp_path / "server") == [1.0, 2.0, 3.0]
 
 

@@ -73,7 +73,7 @@ def test_a_robot_killed_in_mid_episode_loses_that_episode_alone(bench: Bench, ro
     code, output = bench.run(address, "--record", str(robot), "--upload", "--duration-s", "1").end()
 
     assert code == 0, output
-    assert ", 0 are left" in output
+    assert ", 0 left" in output
     assert [path.name for path in published(robot)][: len(kept)] == kept
     assert check_everything_arrived_once(robot, store) == len(kept) + 1
 
@@ -121,7 +121,7 @@ def test_a_server_killed_in_mid_upload_is_waited_for_and_nothing_is_lost(
     assert code == 0, output
     assert count(output, "cannot upload", "uploading again") == [1, 1]
     assert re.search(r"moving(?s:.*)holding: no fresh chunk(?s:.*)moving", output)
-    assert ", 0 are left" in output
+    assert ", 0 left" in output
     assert check_everything_arrived_once(robot, store) == 3
 
 

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from steer.errors import CheckpointError
-from steer.online.live import LiveRun, read_rounds
-from steer.online.progress import Round
+from steer.online.live import LiveRun
+from steer.online.progress import Round, read_rounds
 
 
 def told(version: int, **metrics: float) -> Round:

@@ -20,7 +20,7 @@ from steer.cli.main import main
 from steer.data.frames import load_frames
 from steer.data.store import EpisodeStore
 from steer.online.actor import Cast, Collector
-from steer.online.live import read_rounds
+from steer.online.progress import read_rounds
 from steer.online.publish import Version, Versions
 from steer.online.sources import Background
 from tests.evaluation.fakes import ENV_ID
