@@ -34,23 +34,25 @@ class EditConfig:
     hidden: tuple[int, ...] = (256, 256)
     """Widths of the hidden layers."""
     learning_rate: float = 3e-4
-    """Adam, of the network and of the temperature. [EXPO, RLPD: 3e-4]"""
+    """Adam, of the network. [EXPO, RLPD: 3e-4]"""
+    temperature_learning_rate: float = 3e-3
+    """Adam, of the temperature's logarithm. It finds the order of magnitude that the values ask for. [EXPO, RLPD: 3e-4]"""
     candidates: int = 4
     """The policy's candidates that are edited per state and update, other ones each time."""
     target_entropy: float = -0.5
     """Per number of a chunk, of the edit before scaling, within [-1, 1]. [RLPD: -0.5]"""
-    initial_temperature: float = 0.01
-    """Weight of the entropy at first; it then follows from the target. [HIL-SERL: 0.01, RLPD: 1]"""
+    initial_temperature: float = 2e-4
+    """Weight of the entropy at first; it then follows from the target. Entropies add up over all numbers of a chunk: at 0.01 they
+    outweigh what edits are worth where returns lie in [0, 1], and edits remain noise. [HIL-SERL: 0.01, RLPD: 1]"""
 
     def __post_init__(self) -> None:
         if not 0 < self.scale <= 2:
             raise ConfigError(f"scale is {self.scale}, expected above 0 and at most 2, the whole range of an axis")
         if not self.hidden or min(self.hidden) < 1 or self.candidates < 1:
             raise ConfigError(f"hidden {self.hidden}, candidates {self.candidates}: all must be at least 1")
-        if self.learning_rate <= 0 or self.initial_temperature <= 0:
-            raise ConfigError(
-                f"learning_rate {self.learning_rate}, initial_temperature {self.initial_temperature}: both must be positive"
-            )
+        for name in ("learning_rate", "temperature_learning_rate", "initial_temperature"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected a positive number")
 
 
 class Edit(NamedTuple):

@@ -78,7 +78,11 @@ class EditObjective:
         self.actor = EditActor(model, critic.spec, critic.transforms, network)
         self._module = EditLoss(config, network)
         self._loss: nn.Module = self._module
-        self.optimizer = torch.optim.Adam(self._module.parameters(), config.learning_rate, fused=True)
+        groups = [
+            {"params": network.parameters()},
+            {"params": [self._module.log_temperature], "lr": config.temperature_learning_rate},
+        ]
+        self.optimizer = torch.optim.Adam(groups, config.learning_rate, fused=True)
         self._rng = np.random.default_rng(seed)
         self._accelerator: Accelerator | None = None
 
