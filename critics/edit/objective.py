@@ -78,7 +78,7 @@ class EditObjective:
         self.actor = EditActor(model, critic.spec, critic.transforms, network)
         self._module = EditLoss(config, network)
         self._loss: nn.Module = self._module
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": network.parameters()},
             {"params": [self._module.log_temperature], "lr": config.temperature_learning_rate},
         ]
