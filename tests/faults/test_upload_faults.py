@@ -95,7 +95,7 @@ def test_a_robot_killed_in_mid_upload_goes_on_at_the_byte_that_arrived(bench: Be
         assert line.forwarded < total - there + (1 << 20)
 
     assert code == 0, output
-    assert "uploaded 1 segments" in output
+    assert "uploaded 1 segment to" in output
     assert check_everything_arrived_once(robot, store) == 2
 
 
