@@ -18,7 +18,7 @@ from torch import Tensor
 from critics.batch import CriticBatch
 from critics.checkpoints import load_weights
 from critics.config import CriticConfig, make_algorithm, make_network, make_spec
-from critics.edit.network import EditConfig, EditNetwork
+from critics.edit.network import EditConfig
 from critics.edit.objective import EditObjective
 from critics.mc import MonteCarlo
 from critics.q_critic import KIND, QCritic
@@ -64,25 +64,29 @@ class CriticObjective:
         self.optimizer = torch.optim.Adam(trained, config.learning_rate, fused=True)
         self._loss: torch.nn.Module = self.algorithm
         self._accelerator: Accelerator | None = None
-        self.edits: EditNetwork | None = None
-        """An edit actor whose edits the targets and the conservative term ask about, beside the candidates themselves."""
+        self.editor: EditObjective | None = None
+        """An edit actor that learns along; targets and conservative term ask about its edits beside the candidates themselves."""
+        self._updates = 0
         self._rng = np.random.default_rng(seed)
         self._data = f"{len(frames.lengths)} episodes ({int(frames.success.sum())} successful), {int(frames.lengths.sum())} steps"
 
     def prepare(self, accelerator: Accelerator) -> None:
-        """Move networks and optimiser to the accelerator's device, precision and processes."""
+        """Move networks and optimisers to the accelerator's device, precision and processes."""
         self._accelerator = accelerator
         self._loss, self.optimizer = accelerator.prepare(self.algorithm, self.optimizer)
+        if self.editor is not None:
+            self.editor.prepare(accelerator)
 
     def step(self, batch: Transitions) -> Metrics:
-        """One update of the networks, then of the targets."""
+        """One update of the networks, then of the targets, then of the edit actor where it is due."""
         loss, info = self._loss(self.critic_batch(batch))
         self.optimizer.zero_grad()
         backward(loss, self._accelerator)
         self.optimizer.step()
         if not isinstance(self.algorithm, MonteCarlo):
             polyak(self.algorithm.target.parameters(), self.network.parameters(), self.config.target_rate)
-        return {"loss": loss.detach(), **info}
+        self._updates += 1
+        return {"loss": loss.detach(), **info, **self._edited(batch)}
 
     def critic_batch(self, batch: Transitions) -> CriticBatch:
         """Tensors of one batch of transitions, with this step's choice of candidates."""
@@ -129,18 +133,24 @@ class CriticObjective:
             "algorithm": self.algorithm.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "rng": self._rng.bit_generator.state,
+            "updates": self._updates,
+            "editor": None if self.editor is None else self.editor.state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.algorithm.load_state_dict(state["algorithm"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._rng.bit_generator.state = state["rng"]
+        self._updates = state["updates"]
+        if self.editor is not None:
+            self.editor.restore(state["editor"])
 
-    def editor(self, scale: float, learning_rate: float, seed: int) -> EditObjective:
-        """A new edit actor that climbs this critic, which from now on asks about its edits (EXPO, arXiv 2507.07986)."""
-        editor = EditObjective(EditConfig(scale=scale, learning_rate=learning_rate), self, seed)
-        self.edits = editor.network
-        return editor
+    def learn_edits(self, scale: float, learning_rate: float, every: int, seed: int) -> None:
+        """From now on an edit actor learns to climb this critic, which asks about its edits (EXPO, arXiv 2507.07986).
+
+        scale, learning_rate, every: see `EditConfig`.
+        """
+        self.editor = EditObjective(EditConfig(scale=scale, learning_rate=learning_rate, every=every), self, seed)
 
     def critic(self) -> QCritic:
         """The critic as it is now; it shares its weights with the training."""
@@ -153,6 +163,18 @@ class CriticObjective:
             f"scores {config.scored_steps} steps. Trained on {self._data}.\n"
         )
         return self.critic().save(path, card)
+
+    def save_edits(self, path: Path) -> str:
+        """Write the edit actor as a checkpoint folder; returns its version."""
+        if self.editor is None:
+            raise ConfigError("there is no edit actor to save: let one learn first")
+        return self.editor.save(path)
+
+    def _edited(self, batch: Transitions) -> Metrics:
+        """An update of the edit actor on the same states, where it is due; its metrics."""
+        if self.editor is None or self._updates % self.editor.config.every:
+            return {}
+        return {f"edit_{name}": value for name, value in self.editor.step(batch).items()}
 
     def _take_over(self, start: Checkpoint, robot: RobotSpec) -> None:
         """The checkpoint's weights, once it is found to be this critic for this robot."""
@@ -190,11 +212,11 @@ class CriticObjective:
     def _with_edits(self, state: State, actions: Array) -> Tensor:
         """The actions and, where there is an edit actor, one edit of each."""
         rows = self._rows(actions)
-        if self.edits is None or not actions.shape[1]:
+        if self.editor is None or not actions.shape[1]:
             return rows
         noise = self._rows(self._rng.standard_normal(actions.shape, np.float32))
         with torch.no_grad():
-            return torch.cat((rows, self.edits(state, rows, noise).actions), 1)
+            return torch.cat((rows, self.editor.network(state, rows, noise).actions), 1)
 
     def _subset(self, size: int) -> list[int]:
         chosen = random_subset(self.config.members, size, self._rng, self.config.calql.backup.subset_replacement)

@@ -37,6 +37,8 @@ class EditConfig:
     """Adam, of the network. [EXPO, RLPD: 3e-4]"""
     temperature_learning_rate: float = 3e-3
     """Adam, of the temperature's logarithm. It finds the order of magnitude that the values ask for. [EXPO, RLPD: 3e-4]"""
+    every: int = 1
+    """Updates of the critic per update of the actor. [RLPD: 20]"""
     candidates: int = 4
     """The policy's candidates that are edited per state and update, other ones each time."""
     target_entropy: float = -0.5
@@ -48,8 +50,10 @@ class EditConfig:
     def __post_init__(self) -> None:
         if not 0 < self.scale <= 2:
             raise ConfigError(f"scale is {self.scale}, expected above 0 and at most 2, the whole range of an axis")
-        if not self.hidden or min(self.hidden) < 1 or self.candidates < 1:
-            raise ConfigError(f"hidden {self.hidden}, candidates {self.candidates}: all must be at least 1")
+        if not self.hidden or min((*self.hidden, self.candidates, self.every)) < 1:
+            raise ConfigError(
+                f"hidden {self.hidden}, candidates {self.candidates}, every {self.every}: all must be at least 1"
+            )
         for name in ("learning_rate", "temperature_learning_rate", "initial_temperature"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected a positive number")

@@ -2,8 +2,9 @@
 
     L = E[ alpha log p(edit | s, a) - mean_m Q_m(s, a + edit) ]        a: the policy's candidates, edit: drawn from the actor
 
-alpha follows from the entropy that is wanted. The critic's weights stand still; it learns in its own updates, whose targets ask
-about edited candidates, too (`critics.objective.CriticObjective.edits`).
+alpha follows from the entropy that is wanted. The critic's weights stand still; it learns in its own updates, whose targets and
+conservative term ask about edited candidates, too. The two take turns (`CriticObjective.step`): an actor that climbs for long on a
+critic that stands still finds its errors, and played they fail.
 """
 
 from __future__ import annotations

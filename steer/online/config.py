@@ -78,8 +78,8 @@ class OnlineConfig:
     critic knows, edits look good and fail. [EXPO: chosen per task]"""
     edit_learning_rate: float = 3e-4
     """Of the edit actor. [EXPO, RLPD: 3e-4]"""
-    edit_utd: float = 1.0
-    """Updates of the edit actor per decision. [RLPD: 1]"""
+    edit_every: int = 1
+    """Updates of the critic per update of the edit actor. [RLPD: 20]"""
     intervention_weight: float = 2.0
     """Weight of a person's chunks in the imitation, those of failed episodes included; the critic learns from them as from any.
     [HIL-SERL: they are put into both of its buffers]"""
@@ -90,7 +90,7 @@ class OnlineConfig:
     but for episodes of which a later label says otherwise: the label rewards these."""
 
     def __post_init__(self) -> None:
-        for name in ("base_samples", "student_samples", "round_episodes", "target_states"):
+        for name in ("base_samples", "student_samples", "round_episodes", "target_states", "edit_every"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in (
             "members",
@@ -107,7 +107,6 @@ class OnlineConfig:
             "policy_learning_rate",
             "utd",
             "policy_utd",
-            "edit_utd",
             "temperature",
             "intervention_weight",
         ):
@@ -185,6 +184,7 @@ PRESETS: Mapping[str, OnlineConfig] = MappingProxyType(
             warmup_episodes=25,
             warmup_behaviour="policy",
             utd=10.0,
+            edit_every=10,
         ),
     }
 )

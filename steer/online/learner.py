@@ -1,6 +1,6 @@
 """The learner: round after round it waits for episodes, updates critic and policy, and publishes both.
 
-    gather ─> critic updates (UTD x decisions) ─> edit actor's updates ─> policy updates ─> publish ─> gather ...
+    gather ─> critic updates (UTD x decisions; an edit actor learns along) ─> policy updates ─> publish ─> gather ...
 
 Updates follow from data, so their number is not known beforehand and `steer.training.loop` does not fit; what is saved, metered,
 interrupted and restored is the same. A round that is cut anywhere goes on from its last saved update with the very losses it
@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ import torch
 from steer import registry
 from steer.data.frames import no_frames
 from steer.data.store import EpisodeStore
-from steer.errors import ConfigError
+from steer.errors import CheckpointError, ConfigError
 from steer.online.actor import Source
 from steer.online.config import OnlineConfig
 from steer.online.experience import Experience
@@ -44,7 +45,17 @@ from steer.training.state import read_state, write_state
 _log = structlog.get_logger(__name__)
 _DIAGNOSED = 1024
 _ROLLING = 50
-_PURPOSES = ("critic", "policy", "diagnosis", "edit")
+_PURPOSES = ("critic", "policy", "diagnosis")
+
+
+def _progress(fields: Mapping[str, Any], where: Path) -> Progress:
+    """Raises `CheckpointError` for the state of a version of Steer that counted other things."""
+    if unknown := sorted(fields.keys() ^ asdict(Progress()).keys()):
+        raise CheckpointError(
+            f"{where}: the state was saved by another version of Steer, which counted {unknown} differently: resume with that one, "
+            "or start anew"
+        )
+    return Progress(**fields)
 
 
 class Learner:
@@ -99,7 +110,7 @@ class Learner:
     def resume(self) -> None:
         """Go back to the last saved state, and to the data that it was learning from."""
         _, state = read_state(self._folder.training)
-        self.progress = Progress(**state["progress"])
+        self.progress = _progress(state["progress"], self._folder.training)
         self._began = time.monotonic() - self.progress.seconds
         for number, ids in enumerate(self.progress.rounds):
             ids[:] = self._experience.readable(ids)
@@ -119,11 +130,7 @@ class Learner:
             metrics.update(self._diagnose())
             self._enter("critic")
         if progress.phase == "critic":
-            metrics.update(self._update_on_transitions("critic", self._config.utd))
-            self._enter("edit")
-        if progress.phase == "edit":
-            if self._config.edits:
-                metrics.update(self._update_on_transitions("edit", self._config.edit_utd))
+            metrics.update(self._learn())
             self._enter("policy")
         if progress.phase == "policy":
             metrics.update(self._improve())
@@ -182,11 +189,11 @@ class Learner:
             "held": float(newest.frames.flag("held").sum() / newest.frames.lengths.sum()),
         }
 
-    def _update_on_transitions(self, name: Literal["critic", "edit"], per_decision: float) -> dict[str, float]:
-        """What learns from the replay: its updates of this round."""
-        wanted = round(per_decision * self.progress.counted_decisions)
-        sampler = self._replay.sampler(self._start.transitions, self._config.critic_batch_size, self._stream_seed(name))
-        return self._update(name, sampler, wanted)
+    def _learn(self) -> dict[str, float]:
+        """The critic's updates of this round."""
+        config, seed = self._config, self._stream_seed("critic")
+        sampler = self._replay.sampler(self._start.transitions, config.critic_batch_size, seed)
+        return self._update("critic", sampler, round(config.utd * self.progress.counted_decisions))
 
     def _improve(self) -> dict[str, float]:
         """The policy's updates of this round; none while nothing has succeeded yet."""
@@ -210,7 +217,7 @@ class Learner:
             return {}
         return self._update("policy", sampler, wanted)
 
-    def _update(self, name: Literal["critic", "edit", "policy"], sampler: Sampler, wanted: int) -> dict[str, float]:
+    def _update(self, name: Literal["critic", "policy"], sampler: Sampler, wanted: int) -> dict[str, float]:
         """Updates until there were `wanted` of this kind in all; the means of their metrics."""
         objective, meter, counter = self._objectives[name], Meter(), f"{name}_updates"
         self._continue(sampler)
@@ -249,10 +256,8 @@ class Learner:
                 time_s=time.time(),
                 why=why,
             )
-            edit = self._objectives.get("edit")
-            out = self._versions.publish(
-                about, self._policy.save, self._critic.save, None if edit is None else edit.save
-            )
+            save_edits = self._critic.save_edits if self._config.edits else None
+            out = self._versions.publish(about, self._policy.save, self._critic.save, save_edits)
             progress.critics[about.version :] = [out.critic]
         # The others load the version as the next round's student.
         self._processes.wait()
@@ -288,7 +293,7 @@ class Learner:
         self._critic = self._start.critic_objective(frames, proposals, self._seed, config.fresh_critic)
         self._objectives: dict[str, Objective] = {"critic": self._critic, "policy": self._policy}
         if config.edits:
-            self._objectives["edit"] = self._critic.editor(config.edit_scale, config.edit_learning_rate, self._seed)
+            self._critic.learn_edits(config.edit_scale, config.edit_learning_rate, config.edit_every, self._seed)
         for objective in self._objectives.values():
             self._processes.place(objective)
 

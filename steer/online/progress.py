@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Phase = Literal["gather", "critic", "edit", "policy"]
+Phase = Literal["gather", "critic", "policy"]
 
 
 @dataclass
@@ -22,7 +22,6 @@ class Progress:
     warm_decisions: int = 0
     """Of these, the ones of a warm-up that earn no updates."""
     critic_updates: int = 0
-    edit_updates: int = 0
     policy_updates: int = 0
     seconds: float = 0.0
     """Wall time of all sittings."""

@@ -28,9 +28,13 @@ class OnlineCritic(Objective, Protocol):
         """The critic as it is now (`steer.critic.Critic`); it shares its weights with the training."""
         ...
 
-    def editor(self, scale: float, learning_rate: float, seed: int) -> Objective:
-        """A new actor that learns, from the critic's own batches, to edit candidates uphill on it; the critic's targets ask about
-        its edits from now on."""
+    def learn_edits(self, scale: float, learning_rate: float, every: int, seed: int) -> None:
+        """From now on an actor learns along, after every so many updates, to edit candidates uphill on the critic, which asks about
+        its edits."""
+        ...
+
+    def save_edits(self, path: Path) -> str:
+        """Write that actor as a checkpoint folder; returns its version."""
         ...
 
     def td_error(self, batch: Any) -> float: ...

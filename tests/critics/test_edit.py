@@ -60,8 +60,7 @@ def test_before_training_an_edit_is_noise_of_the_wanted_entropy() -> None:
 def test_the_critic_stands_still_while_its_actor_learns() -> None:
     objective = make_objective(tiny())
     before = [parameter.detach().clone() for parameter in objective.network.parameters()]
-    editor, stream = objective.editor(0.1, 3e-4, 0), batches()
-    editor.step(stream.sample())
+    EditObjective(SMALL, objective).step(batches().sample())
     for parameter, value in zip(objective.network.parameters(), before, strict=True):
         assert torch.equal(parameter, value)
         assert parameter.grad is None
@@ -76,7 +75,7 @@ def test_targets_and_the_conservative_term_ask_about_edits(algorithm: Any) -> No
     plain = objective.critic_batch(batch)
     assert (plain.next_actions.shape[1], plain.other_actions.shape[1]) == (3, penalised)
 
-    objective.editor(0.1, 3e-4, 0)
+    objective.learn_edits(0.1, 3e-4, 1, 0)
     rows = objective.critic_batch(batch)
 
     assert (rows.next_actions.shape[1], rows.other_actions.shape[1]) == (6, 2 * penalised)
@@ -85,26 +84,36 @@ def test_targets_and_the_conservative_term_ask_about_edits(algorithm: Any) -> No
     objective.step(batch)
 
 
-def test_a_restored_actor_goes_on_with_the_same_losses() -> None:
-    def pair() -> tuple[CriticObjective, EditObjective]:
-        critic = make_objective(tiny())
-        return critic, critic.editor(0.1, 3e-3, 1)
+def test_critic_and_actor_take_turns() -> None:
+    critic, stream = make_objective(tiny()), batches()
+    with pytest.raises(ConfigError, match="no edit actor"):
+        critic.save_edits(Path("nowhere"))
+    critic.learn_edits(0.1, 3e-3, 3, 1)
+    assert ["edit_gain" in critic.step(stream.sample()) for _ in range(6)] == [False, False, True] * 2
 
-    critic, editor = pair()
-    stream = batches()
+
+def test_a_restored_actor_goes_on_with_the_same_losses() -> None:
+    def made() -> CriticObjective:
+        critic = make_objective(tiny())
+        critic.learn_edits(0.1, 3e-3, 2, 1)
+        return critic
+
+    def losses(critic: CriticObjective, stream: TransitionSampler) -> list[dict[str, float]]:
+        return [{name: float(value) for name, value in critic.step(stream.sample()).items()} for _ in range(6)]
+
+    critic, stream = made(), batches()
     for _ in range(5):
         critic.step(stream.sample())
-        editor.step(stream.sample())
-    kept, position = (critic.state(), editor.state()), stream.state()
-    again, other = batches(), pair()
+    kept, position = critic.state(), stream.state()
+    again, other = batches(), made()
     # As from the disk: states share nothing with those that go on.
     kept = torch.utils._pytree.tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, kept)
-    expected = [float(objective.step(stream.sample())["loss"]) for objective in (critic, editor) * 5]
+    expected = losses(critic, stream)
+    assert sum("edit_loss" in metrics for metrics in expected) == 3
 
     again.restore(position)
-    for objective, state in zip(other, kept, strict=True):
-        objective.restore(state)
-    assert [float(objective.step(again.sample())["loss"]) for objective in other * 5] == expected
+    other.restore(kept)
+    assert losses(other, again) == expected
 
 
 def test_another_critic_is_refused(tmp_path: Path) -> None:

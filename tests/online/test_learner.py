@@ -181,12 +181,21 @@ def test_the_policy_stays_as_it_is_where_only_the_critic_learns(models: Path, tm
 
 
 def test_an_edit_actor_learns_beside_a_policy_that_stays_and_is_published(models: Path, tmp_path: Path) -> None:
-    run = Run(models, tmp_path / "run", improve="edit", edit_utd=3.0, conservative=False, fresh_critic=True, members=3)
+    run = Run(
+        models,
+        tmp_path / "run",
+        improve="edit",
+        utd=3.0,
+        edit_every=2,
+        conservative=False,
+        fresh_critic=True,
+        members=3,
+    )
     run.learner.run(4)
 
     versions = Versions(tmp_path / "run")
-    assert run.learner.progress.edit_updates == 24
-    assert {"edit/gain", "edit/entropy", "edit/temperature"} <= set(run.rounds[-1].metrics)
+    assert run.learner.progress.critic_updates == 24
+    assert {"critic/edit_gain", "critic/edit_entropy", "critic/edit_temperature"} <= set(run.rounds[-1].metrics)
     first, last = versions.folder(0), versions.folder(2)
     assert versions.current().edit == read_checkpoint(last / "edit").version
     for name, stays in (("policy", True), ("edit", False)):
