@@ -61,6 +61,8 @@ class Arguments:
     """Held-out starts of each point."""
     last_starts: int = 400
     """Of the first and the last point."""
+    token_starts: int = 100
+    """Of the token transformer's points; its decisions take ten times as long."""
     only: tuple[str, ...] = ()
     """Methods and shifts to make; all unless given."""
     json: bool = False
@@ -94,7 +96,7 @@ class Arguments:
         if name == TOKENS:
             # Its updates and decisions take by far the longest, and what they are worth shows early.
             flags = [*METHODS["calql+pa-rl"], "--policy", self.tokens, "--episodes", 150, "--robot-minutes", 0]
-            return {name: self._curve(name, self.demos[0], flags, (0, 150), cells, self.starts)}
+            return {name: self._curve(name, self.demos[0], flags, (0, 150), cells, self.token_starts)}
         if name != DEFAULT:
             return {name: self._curve(name, self.demos[0], METHODS[name], points, cells)}
         curves = [
@@ -104,9 +106,10 @@ class Arguments:
         return {name: curves[0], "seeds": curves}
 
     def _curve(
-        self, name: str, demo: Path, flags: Sequence[object], points: Sequence[int], cells: Cells, last_starts: int = 0
+        self, name: str, demo: Path, flags: Sequence[object], points: Sequence[int], cells: Cells, each_starts: int = 0
     ) -> dict[str, Any]:
-        """Episodes -> success; see `steer.cli.curve.summary`. flags: of `steer finetune`; the last of two holds."""
+        """Episodes -> success; see `steer.cli.curve.summary`. flags: of `steer finetune`; the last of two holds. each_starts: of
+        every point, where not as for the others."""
         run = self.work / name
         if not (run / "curve" / "curve.json").exists():
             models = ("--policy", demo / "policy", "--critic", demo / "critic", "--offline", demo / "episodes")
@@ -114,8 +117,8 @@ class Arguments:
             going_on = ("--resume",) if (run / "run.json").exists() else ()
             cells.steer(f"{name}-finetune", ["finetune", *models, *limits, "--out", run, *flags, *going_on])
         # All methods start from the same models, whose episodes are played once.
-        last = last_starts or self.last_starts
-        measured = ("--episodes", self.starts, "--last-episodes", last, "--played", self.work / "played")
+        starts, last = (each_starts, each_starts) if each_starts else (self.starts, self.last_starts)
+        measured = ("--episodes", starts, "--last-episodes", last, "--played", self.work / "played")
         cells.steer(f"{name}-curve", ["curve", run, "--at", *points, *measured])
         lines = (self.work / f"{name}-curve.log").read_text().splitlines()
         curve: dict[str, Any] = json.loads(next(line for line in reversed(lines) if line.startswith("{")))

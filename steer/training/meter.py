@@ -34,8 +34,8 @@ class Meter:
         loss = float(self._sums.get("loss", 0.0))
         if not math.isfinite(loss):
             raise DivergedError(
-                f"the loss is {loss} within the {self._counts['loss']} steps up to step {step}: lower the learning rate or look for "
-                "extreme values in the data; the last saved state is from before and can be resumed"
+                f"the loss is {loss} within the {self._counts['loss']} steps up to step {step}: lower the learning rate or look "
+                "for extreme values in the data; the last saved state is from before and can be resumed"
             )
 
     def read(self) -> dict[str, float]:
