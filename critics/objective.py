@@ -66,7 +66,6 @@ class CriticObjective:
         self._accelerator: Accelerator | None = None
         self.editor: EditObjective | None = None
         """An edit actor that learns along; targets and conservative term ask about its edits beside the candidates themselves."""
-        self._updates = 0
         self._rng = np.random.default_rng(seed)
         self._data = f"{len(frames.lengths)} episodes ({int(frames.success.sum())} successful), {int(frames.lengths.sum())} steps"
 
@@ -85,8 +84,8 @@ class CriticObjective:
         self.optimizer.step()
         if not isinstance(self.algorithm, MonteCarlo):
             polyak(self.algorithm.target.parameters(), self.network.parameters(), self.config.target_rate)
-        self._updates += 1
-        return {"loss": loss.detach(), **info, **self._edited(batch)}
+        edited = {} if self.editor is None else self.editor.follow(batch)
+        return {"loss": loss.detach(), **info, **{f"edit_{name}": value for name, value in edited.items()}}
 
     def critic_batch(self, batch: Transitions) -> CriticBatch:
         """Tensors of one batch of transitions, with this step's choice of candidates."""
@@ -133,15 +132,13 @@ class CriticObjective:
             "algorithm": self.algorithm.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "rng": self._rng.bit_generator.state,
-            "updates": self._updates,
-            "editor": None if self.editor is None else self.editor.state(),
+            **({} if self.editor is None else {"editor": self.editor.state()}),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.algorithm.load_state_dict(state["algorithm"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._rng.bit_generator.state = state["rng"]
-        self._updates = state["updates"]
         if self.editor is not None:
             self.editor.restore(state["editor"])
 
@@ -169,12 +166,6 @@ class CriticObjective:
         if self.editor is None:
             raise ConfigError("there is no edit actor to save: let one learn first")
         return self.editor.save(path)
-
-    def _edited(self, batch: Transitions) -> Metrics:
-        """An update of the edit actor on the same states, where it is due; its metrics."""
-        if self.editor is None or self._updates % self.editor.config.every:
-            return {}
-        return {f"edit_{name}": value for name, value in self.editor.step(batch).items()}
 
     def _take_over(self, start: Checkpoint, robot: RobotSpec) -> None:
         """The checkpoint's weights, once it is found to be this critic for this robot."""

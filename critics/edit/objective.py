@@ -85,6 +85,7 @@ class EditObjective:
         ]
         self.optimizer = torch.optim.Adam(groups, config.learning_rate, fused=True)
         self._rng = np.random.default_rng(seed)
+        self._followed = 0
         self._accelerator: Accelerator | None = None
 
     @property
@@ -96,6 +97,11 @@ class EditObjective:
         """Move network and optimiser to the accelerator's device, precision and processes."""
         self._accelerator = accelerator
         self._loss, self.optimizer = accelerator.prepare(self._module, self.optimizer)
+
+    def follow(self, batch: Transitions) -> Metrics:
+        """Called after each update of the critic, with its batch: an update of the actor where one is due, and its metrics."""
+        self._followed += 1
+        return {} if self._followed % self.config.every else self.step(batch)
 
     def step(self, batch: Transitions) -> Metrics:
         """One update of the actor and of the temperature."""
@@ -118,6 +124,7 @@ class EditObjective:
             "module": self._module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "rng": self._rng.bit_generator.state,
+            "followed": self._followed,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -125,6 +132,7 @@ class EditObjective:
         # Torch would keep the very tensors it is given.
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self._rng.bit_generator.state = state["rng"]
+        self._followed = state["followed"]
 
     def save(self, path: Path) -> str:
         """Write the actor as a checkpoint folder; returns its version."""
