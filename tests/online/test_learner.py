@@ -15,7 +15,7 @@ from steer import registry
 from steer.checkpoints import read_checkpoint
 from steer.data.store import EpisodeStore
 from steer.decision import Request
-from steer.errors import ConfigError
+from steer.errors import CheckpointError, ConfigError
 from steer.online.config import Improve
 from steer.online.publish import Versions
 from steer.training.loop import TrainingInterrupted
@@ -123,6 +123,18 @@ def test_a_finished_run_goes_on_to_more_episodes(models: Path, tmp_path: Path) -
     more.learner.run(4)
     assert [r.version for r in more.rounds] == [2]
     assert Versions(tmp_path / "run").current().episodes == 4
+
+
+def test_the_state_of_another_version_is_refused(models: Path, tmp_path: Path) -> None:
+    Run(models, tmp_path / "run").learner.run(2)
+    (tree,) = (tmp_path / "run" / "training").glob("step-*/state.json")
+    document = json.loads(tree.read_text())
+    document["state"]["progress"]["edit_updates"] = 0
+    tree.write_text(json.dumps(document))
+    with pytest.raises(
+        CheckpointError, match=r"another version of Steer, which counted \['edit_updates'\] differently"
+    ):
+        Run(models, tmp_path / "run").learner.resume()
 
 
 def test_nothing_is_learnt_during_the_warm_up(models: Path, tmp_path: Path) -> None:
