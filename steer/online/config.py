@@ -66,8 +66,9 @@ class OnlineConfig:
     """Noise scale of all candidates."""
     proposal_seed: int = 0
     """Of the frozen policy's candidates; those at offline states are cached under the seed that the critic was trained with."""
-    refine: str = "gradient:?steps=5&step_size=0.02"
-    """pa-rl: the refiner that moves the best candidate uphill; empty: the best candidate itself. [10 steps of 3e-4]"""
+    refine: str = "gradient:?steps=5&step_size=0.004"
+    """pa-rl: the refiner that moves the best candidate uphill; empty: the best candidate itself. Where it moves far, the policy
+    learns the critic's errors. [10 steps of 3e-4 times the gradient]"""
     target_states: int = 8192
     """pa-rl: states per round, drawn from all online ones, whose better actions the policy is fitted to."""
     rehearse_below: int = 1000
