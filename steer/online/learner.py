@@ -256,7 +256,9 @@ class Learner:
                 time_s=time.time(),
                 why=why,
             )
-            save_edits = self._critic.save_edits if self._config.edits else None
+            # Before it has learnt anything, an edit actor is noise.
+            learnt = self._config.edits and progress.critic_updates > 0
+            save_edits = self._critic.save_edits if learnt else None
             out = self._versions.publish(about, self._policy.save, self._critic.save, save_edits)
             progress.critics[about.version :] = [out.critic]
         # The others load the version as the next round's student.

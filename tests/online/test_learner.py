@@ -208,7 +208,8 @@ def test_an_edit_actor_learns_beside_a_policy_that_stays_and_is_published(models
     versions = Versions(tmp_path / "run")
     assert run.learner.progress.critic_updates == 24
     assert {"critic/edit_gain", "critic/edit_entropy", "critic/edit_temperature"} <= set(run.rounds[-1].metrics)
-    first, last = versions.folder(0), versions.folder(2)
+    first, last = versions.folder(1), versions.folder(2)
+    assert not (versions.folder(0) / "edit").exists(), "an actor that has learnt nothing is noise"
     assert versions.current().edit == read_checkpoint(last / "edit").version
     for name, stays in (("policy", True), ("edit", False)):
         one, two = (read_checkpoint(folder / name).weights for folder in (first, last))
