@@ -62,7 +62,7 @@ class Arguments:
     last_starts: int = 400
     """Of the first and the last point."""
     token_starts: int = 100
-    """Of the token transformer's points; its decisions take ten times as long."""
+    """Of the token transformer's points; its decisions take far longer than the others'."""
     only: tuple[str, ...] = ()
     """Methods and shifts to make; all unless given."""
     json: bool = False
@@ -96,7 +96,8 @@ class Arguments:
         if name == TOKENS:
             # Its updates and decisions take by far the longest, and what they are worth shows early.
             flags = [*METHODS["calql+pa-rl"], "--policy", self.tokens, "--episodes", 150, "--robot-minutes", 0]
-            return {name: self._curve(name, self.demos[0], flags, (0, 150), cells, self.token_starts)}
+            starts = (self.token_starts, self.token_starts)
+            return {name: self._curve(name, self.demos[0], flags, (0, 150), cells, starts)}
         if name != DEFAULT:
             return {name: self._curve(name, self.demos[0], METHODS[name], points, cells)}
         curves = [
@@ -106,10 +107,16 @@ class Arguments:
         return {name: curves[0], "seeds": curves}
 
     def _curve(
-        self, name: str, demo: Path, flags: Sequence[object], points: Sequence[int], cells: Cells, each_starts: int = 0
+        self,
+        name: str,
+        demo: Path,
+        flags: Sequence[object],
+        points: Sequence[int],
+        cells: Cells,
+        starts: tuple[int, int] | None = None,
     ) -> dict[str, Any]:
-        """Episodes -> success; see `steer.cli.curve.summary`. flags: of `steer finetune`; the last of two holds. each_starts: of
-        every point, where not as for the others."""
+        """Episodes -> success; see `steer.cli.curve.summary`. flags: of `steer finetune`; the last of two holds. starts: of a
+        point, and of the first and the last one."""
         run = self.work / name
         if not (run / "curve" / "curve.json").exists():
             models = ("--policy", demo / "policy", "--critic", demo / "critic", "--offline", demo / "episodes")
@@ -117,8 +124,8 @@ class Arguments:
             going_on = ("--resume",) if (run / "run.json").exists() else ()
             cells.steer(f"{name}-finetune", ["finetune", *models, *limits, "--out", run, *flags, *going_on])
         # All methods start from the same models, whose episodes are played once.
-        starts, last = (each_starts, each_starts) if each_starts else (self.starts, self.last_starts)
-        measured = ("--episodes", starts, "--last-episodes", last, "--played", self.work / "played")
+        each, last = starts or (self.starts, self.last_starts)
+        measured = ("--episodes", each, "--last-episodes", last, "--played", self.work / "played")
         cells.steer(f"{name}-curve", ["curve", run, "--at", *points, *measured])
         lines = (self.work / f"{name}-curve.log").read_text().splitlines()
         curve: dict[str, Any] = json.loads(next(line for line in reversed(lines) if line.startswith("{")))

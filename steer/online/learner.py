@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +23,7 @@ import torch
 from steer import registry
 from steer.data.frames import no_frames
 from steer.data.store import EpisodeStore
-from steer.errors import CheckpointError, ConfigError
+from steer.errors import ConfigError
 from steer.online.actor import Source
 from steer.online.config import OnlineConfig
 from steer.online.experience import Experience
@@ -46,16 +45,6 @@ _log = structlog.get_logger(__name__)
 _DIAGNOSED = 1024
 _ROLLING = 50
 _PURPOSES = ("critic", "policy", "diagnosis")
-
-
-def _progress(fields: Mapping[str, Any], where: Path) -> Progress:
-    """Raises `CheckpointError` for the state of a version of Steer that counted other things."""
-    if unknown := sorted(fields.keys() ^ asdict(Progress()).keys()):
-        raise CheckpointError(
-            f"{where}: the state was saved by another version of Steer, which counted {unknown} differently: resume with that one, "
-            "or start anew"
-        )
-    return Progress(**fields)
 
 
 class Learner:
@@ -110,7 +99,7 @@ class Learner:
     def resume(self) -> None:
         """Go back to the last saved state, and to the data that it was learning from."""
         _, state = read_state(self._folder.training)
-        self.progress = _progress(state["progress"], self._folder.training)
+        self.progress = Progress.read(state["progress"], self._folder.training)
         self._began = time.monotonic() - self.progress.seconds
         for number, ids in enumerate(self.progress.rounds):
             ids[:] = self._experience.readable(ids)
@@ -256,8 +245,8 @@ class Learner:
                 time_s=time.time(),
                 why=why,
             )
-            # Before it has learnt anything, an edit actor is noise.
-            learnt = self._config.edits and progress.critic_updates > 0
+            # Before its first update an edit actor is noise.
+            learnt = self._config.edits and progress.critic_updates >= self._config.edit_every
             save_edits = self._critic.save_edits if learnt else None
             out = self._versions.publish(about, self._policy.save, self._critic.save, save_edits)
             progress.critics[about.version :] = [out.critic]

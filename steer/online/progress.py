@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
+
+from steer.errors import CheckpointError
 
 Phase = Literal["gather", "critic", "policy"]
 
@@ -28,6 +30,16 @@ class Progress:
     saves: int = 0
     critics: list[str] = field(default_factory=list)
     """Of every version that was published, the critic's: robots record by whom they were steered."""
+
+    @classmethod
+    def read(cls, saved: Mapping[str, Any], where: Path) -> Progress:
+        """Raises `CheckpointError` for what a version of Steer saved that counted other things, naming the place `where`."""
+        if other := sorted(saved.keys() ^ {each.name for each in fields(cls)}):
+            raise CheckpointError(
+                f"{where}: the state was saved by another version of Steer, which counted {other} differently: resume with that "
+                "one, or start anew"
+            )
+        return cls(**saved)
 
     @property
     def episodes(self) -> int:
